@@ -1,0 +1,187 @@
+"""deliver: from lane messages to the log, and from the log's answer to the gateways.
+
+A flush coalesces, persists in one transaction and says, for each user or topic, what changed. What it says may
+be lost: the log is the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Final, NamedTuple
+
+from msgspec import Raw
+
+from functions.function import Work
+from livefeed import subjects, trace
+from livefeed.adapters.nats.connection import Connection
+from livefeed.adapters.nats.pull import Message
+from livefeed.adapters.postgres.log import Body, ChannelChange, Flushed, Log
+from livefeed.channel import feed_of, owner_of
+from livefeed.entry import Entry, EntryKey, coalesce
+from livefeed.limits import FLUSH_BYTES_MAX, FLUSH_ROWS_MAX
+from livefeed.messages import (
+    LaneMessage,
+    LaneUpdate,
+    LiveChannel,
+    LiveMessage,
+    decode_lane_message,
+    encode_live_message,
+    public_update,
+)
+from livefeed.subjects import LANES, Lane
+from livefeed.topology import Consumer, deliver_consumer
+
+ROWS_MAX: Final = 10 * FLUSH_ROWS_MAX
+"""Rows that are coalesced together; what is left of them is flushed in portions."""
+
+
+class Portion(NamedTuple):
+    """What one transaction persists."""
+
+    entries: dict[EntryKey, Entry]
+    bodies: dict[bytes, Body]
+
+
+class Deliver:
+    """The function; see `function.Function`."""
+
+    name = "deliver"
+    rows_max = ROWS_MAX
+
+    def __init__(self, log: Log, connection: Connection, *, windows: Mapping[Lane, float]) -> None:
+        self.windows = windows
+        self._log = log
+        self._connection = connection
+
+    def sources(self, partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
+        """The consumers of the partitions, high ones first."""
+        return [
+            (lane, deliver_consumer(lane, partition))
+            for lane in LANES
+            for partition in sorted(partitions)
+        ]
+
+    def read(self, message: Message) -> Work:
+        """Check a lane message; raises UpdateRefused."""
+        lane_message = decode_lane_message(message.payload)
+        rows = sum(group.rows for group in lane_message.groups)
+        updates = chain.from_iterable(group.updates for group in lane_message.groups)
+        return Work(message, lane_message, rows, min(update.accepted_at for update in updates))
+
+    async def handle(self, works: Sequence[Work]) -> None:
+        """Persist what all of them say, then tell the gateways."""
+        messages = [work.content for work in works if isinstance(work.content, LaneMessage)]
+        for portion in plan(messages):
+            flushed = await self._log.persist(portion.entries, portion.bodies)
+            for subject, live, context in live_messages(flushed, portion.bodies):
+                headers = {trace.HEADER: context} if context else None
+                self._connection.send(subject, encode_live_message(live), headers=headers)
+
+
+def plan(messages: Iterable[LaneMessage]) -> list[Portion]:
+    """Coalesce, and split into portions that fit a flush; a channel is never split."""
+    bodies: dict[bytes, Body] = {}
+    entries = coalesce(_entries(messages, bodies))
+    channels: dict[str, list[EntryKey]] = {}
+    for key in entries:
+        channels.setdefault(key.channel, []).append(key)
+    portions: list[Portion] = []
+    size = rows = 0
+    for keys in channels.values():
+        refs = {entries[key].order.ref for key in keys}
+        weight = sum(len(bodies[ref].body) for ref in refs)
+        full = rows + len(keys) > FLUSH_ROWS_MAX or size + weight > FLUSH_BYTES_MAX
+        if not portions or full:
+            portions.append(Portion({}, {}))
+            size = rows = 0
+        portions[-1].entries.update((key, entries[key]) for key in keys)
+        portions[-1].bodies.update((ref, bodies[ref]) for ref in refs)
+        size, rows = size + weight, rows + len(keys)
+    return portions
+
+
+def live_messages(
+    flushed: Flushed, bodies: Mapping[bytes, Body]
+) -> list[tuple[str, LiveMessage, str | None]]:
+    """For each user or topic that a flush touched: the subject, what to say there, its trace."""
+    owners: dict[str, list[ChannelChange]] = {}
+    for change in flushed.changes:
+        owners.setdefault(owner_of(change.channel), []).append(change)
+    return [
+        (
+            _subject(owner, changes[0].channel),
+            _live_message(flushed.epoch, changes, bodies),
+            _trace(changes, bodies),
+        )
+        for owner, changes in owners.items()
+    ]
+
+
+def _entries(
+    messages: Iterable[LaneMessage], bodies: dict[bytes, Body]
+) -> Iterable[tuple[EntryKey, Entry]]:
+    for message in messages:
+        for group in message.groups:
+            for update in group.updates:
+                entry = update.entry()
+                bodies.setdefault(entry.order.ref, _body(update, entry.order.ref))
+                for channel in group.channels:
+                    yield EntryKey(channel, update.item, update.facet), entry
+
+
+def _body(update: LaneUpdate, ref: bytes) -> Body:
+    return Body(
+        ref,
+        update.update_id,
+        bytes(update.body),
+        update.published_at,
+        update.accepted_at,
+        update.trace,
+    )
+
+
+def _subject(owner: str, channel: str) -> str:
+    if owner.startswith("user:"):
+        return subjects.live_user(owner.removeprefix("user:"))
+    return subjects.live_topic(feed_of(channel))
+
+
+def _live_message(
+    epoch: str, changes: Iterable[ChannelChange], bodies: Mapping[bytes, Body]
+) -> LiveMessage:
+    channels = [
+        LiveChannel(
+            change.channel, change.before, change.head, change.floor, _updates(change, bodies)
+        )
+        for change in changes
+    ]
+    return LiveMessage(epoch, channels)
+
+
+def _updates(change: ChannelChange, bodies: Mapping[bytes, Body]) -> list[Raw] | None:
+    """The updates of a change; None when only the head can be said.
+
+    That is so when nothing was newer (whoever flushed it first may have died before saying so), and when
+    a row only learnt of its item's birth: its body is older than this flush.
+    """
+    if not change.placed or any(placed.entry.order.ref not in bodies for placed in change.placed):
+        return None
+    return [
+        Raw(
+            public_update(
+                change.channel,
+                placed.seq,
+                rank=placed.entry.rank,
+                born=placed.entry.born,
+                body=bodies[placed.entry.order.ref].body,
+            )
+        )
+        for placed in change.placed
+    ]
+
+
+def _trace(changes: Iterable[ChannelChange], bodies: Mapping[bytes, Body]) -> str | None:
+    placed = chain.from_iterable(change.placed for change in changes)
+    refs = (one.entry.order.ref for one in placed)
+    return trace.representative(bodies[ref].trace for ref in refs if ref in bodies)

@@ -1,0 +1,48 @@
+"""What a function is to the worker that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from livefeed.adapters.nats.pull import Message
+from livefeed.subjects import Lane
+from livefeed.topology import Consumer
+
+
+class Work(NamedTuple):
+    """A message that was read and waits to be handled."""
+
+    message: Message
+    content: object
+    """What the function's `read` made of it."""
+    rows: int
+    accepted_at: int
+    """When JetStream accepted the update, microseconds since 1970."""
+
+
+class Function(Protocol):
+    """Decides what to do with messages; the worker fetches and settles them."""
+
+    name: str
+    windows: Mapping[Lane, float]
+    """Seconds that each lane gathers when it is busy."""
+    rows_max: int
+    """Rows, before coalescing, that one call of `handle` may get."""
+
+    def sources(self, partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
+        """What to pull when these partitions are served."""
+        ...
+
+    def read(self, message: Message) -> Work:
+        """Check a message; raises UpdateRefused for one that can never be handled."""
+        ...
+
+    async def handle(self, works: Sequence[Work]) -> None:
+        """Do the work of all; when it returns, they are settled.
+
+        Raises:
+            Unavailable, OutcomeUnknown: Try all of them again.
+            UpdateRefused: One of them can never be handled.
+        """
+        ...

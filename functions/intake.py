@@ -1,0 +1,109 @@
+"""What a worker has in its hands: read messages by lane, within bounds, and which lane is due.
+
+Pure but for the clock that its caller reads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from functions.function import Work
+from livefeed.limits import ISOLATE_DELIVERIES, MIB
+from livefeed.subjects import LANES, Lane
+from livefeed.window import LaneWindow
+
+HELD_BYTES_MAX: Final = 32 * MIB
+"""Payload bytes of one lane in hand; above it nothing more is asked for."""
+HELD_MESSAGES_MAX: Final = 5_000
+TAKE_MESSAGES_MAX: Final = 500
+"""Messages that one call of a function gets."""
+
+
+class Held(NamedTuple):
+    """A message in hand."""
+
+    work: Work
+    received_at: float
+    age_seconds: float
+    """How old the update was when it came here."""
+
+
+class LaneIntake:
+    """The messages of one lane, oldest first."""
+
+    def __init__(self, window_seconds: float) -> None:
+        self._window = LaneWindow(window_seconds)
+        self._held: deque[Held] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._held)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be asked for."""
+        return self._bytes < HELD_BYTES_MAX and len(self._held) < HELD_MESSAGES_MAX
+
+    def add(self, work: Work, *, now: float, age_seconds: float) -> None:
+        """Take a message in hand."""
+        self._window.arrived(now)
+        self._held.append(Held(work, now, age_seconds))
+        self._bytes += len(work.message.payload)
+
+    def due_at(self) -> float | None:
+        """When this lane must be handled; None when it is empty."""
+        if not self._held:
+            return None
+        oldest = self._held[0]
+        return self._window.due_at(
+            oldest_received=oldest.received_at, oldest_age_seconds=oldest.age_seconds
+        )
+
+    def take(self, rows_max: int) -> list[Held]:
+        """The oldest messages, as many as one call may get; one that failed often comes alone."""
+        taken: list[Held] = []
+        rows = 0
+        while self._held and len(taken) < TAKE_MESSAGES_MAX:
+            held = self._held[0]
+            alone = held.work.message.deliveries >= ISOLATE_DELIVERIES
+            if taken and (alone or rows + held.work.rows > rows_max):
+                break
+            taken.append(self._held.popleft())
+            self._bytes -= len(held.work.message.payload)
+            rows += held.work.rows
+            if alone:
+                break
+        return taken
+
+    def put_back(self, taken: list[Held]) -> None:
+        """Have them in hand again, oldest first."""
+        self._held.extendleft(reversed(taken))
+        self._bytes += sum(len(held.work.message.payload) for held in taken)
+
+
+class Intake:
+    """All lanes of a worker."""
+
+    def __init__(self, windows: Mapping[Lane, float]) -> None:
+        self.lanes = {lane: LaneIntake(windows[lane]) for lane in LANES}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.lanes.values()))
+
+    def due(self, now: float) -> Lane | None:
+        """The lane to handle now: the highest that is due."""
+        for lane, intake in self.lanes.items():
+            due_at = intake.due_at()
+            if due_at is not None and due_at <= now:
+                return lane
+        return None
+
+    def next_due_at(self) -> float | None:
+        """When the next lane will be due."""
+        times = [intake.due_at() for intake in self.lanes.values()]
+        return min((time for time in times if time is not None), default=None)

@@ -1,0 +1,213 @@
+"""The pool: starts workers when there is work, from none, and replaces those that end.
+
+A worker is wanted on a hint (an update passes by, or a wake) or on lag, which is looked at each second. While
+Postgres is away no worker of deliver is started; one that crashes again and again is started later and later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from livefeed import subjects
+from livefeed.adapters.nats.connection import Connection, DirectSubscription
+from livefeed.adapters.nats.lag import consumer_lag
+from livefeed.adapters.process import Child
+from livefeed.breaker import Breaker
+from livefeed.errors import Unavailable
+from livefeed.limits import WORKER_SETTLE_SECONDS
+from livefeed.scaling import start_delay_seconds, workers_wanted
+from livefeed.topology import LANE_STREAM, UPDATES
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+SUCCESSOR_LEAD_SECONDS: Final = 2.0
+"""How long before a worker's end its successor is started."""
+CRASHED_WITHIN_SECONDS: Final = 5.0
+"""A worker that ends badly this soon counts as one more crash in a row."""
+STREAMS: Final = {"prioritize": UPDATES, "deliver": LANE_STREAM}
+"""The stream whose lag calls for a function's workers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPolicy:
+    """What a pool may do."""
+
+    processes_max: int
+    life_seconds: float
+
+
+@dataclass(slots=True)
+class Team:
+    """The workers of one function."""
+
+    function: str
+    started: dict[int, tuple[Child, float]] = field(default_factory=dict)
+    """By pid: the process, and when it was started."""
+    succeeded: set[int] = field(default_factory=set)
+    """Pids of workers near their end whose successor was started."""
+    crashes: int = 0
+    not_before: float = 0.0
+
+
+class Pool:
+    """Runs the workers of every function on one host.
+
+    Args:
+        connection: NATS.
+        start_worker: Starts a worker process of a function.
+        database_answers: Whether Postgres answers now; raises Unavailable if not.
+        policy: Bounds.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        start_worker: Callable[[str], Child],
+        database_answers: Callable[[], Awaitable[object]],
+        policy: PoolPolicy,
+    ) -> None:
+        self._connection = connection
+        self._start_worker = start_worker
+        self._database_answers = database_answers
+        self._policy = policy
+        self._breaker = Breaker()
+        self._teams = {function: Team(function) for function in STREAMS}
+        self._changed = asyncio.Event()
+        self._hinted = False
+        self._leaving = False
+        self._hint: DirectSubscription | None = None
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    def leave(self) -> None:
+        """Stop starting workers, have those that run settle, return from `run`."""
+        self._leaving = True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Run until told to leave."""
+        self._connection.subscribe_direct(subjects.CONTROL_WAKE, self._on_hint)
+        while not self._leaving and not self._connection.closed_for_good.is_set():
+            await self._look()
+            self._listen_when_asleep()
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._seconds_to_next_look()):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        await self._stop_all()
+
+    async def _look(self) -> None:
+        """Start what is wanted now."""
+        hinted, self._hinted = self._hinted, False
+        database = await self._database_is_there()
+        for team in self._teams.values():
+            if team.function == "deliver" and not database:
+                continue
+            wanted = await self._wanted(team, hinted=hinted)
+            now = time.monotonic()
+            while len(team.started) < wanted and now >= team.not_before:
+                self._start(team)
+            self._start_successors(team, now)
+
+    async def _wanted(self, team: Team, *, hinted: bool) -> int:
+        running = len(team.started)
+        if hinted:
+            return max(running, 1)
+        if running >= self._policy.processes_max:
+            return running
+        try:
+            lag = sum((await consumer_lag(self._connection, STREAMS[team.function])).values())
+        except Unavailable as error:
+            logger.debug("pool: %s", error)
+            return running
+        return workers_wanted(
+            lag=lag, running=running, processes_max=self._policy.processes_max
+        )
+
+    def _start(self, team: Team) -> None:
+        worker = self._start_worker(team.function)
+        team.started[worker.pid] = (worker, time.monotonic())
+        logger.info("pool: started %s, pid %d", team.function, worker.pid)
+        watcher = asyncio.create_task(self._watch(team, worker), name=f"watch-{worker.pid}")
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+    def _start_successors(self, team: Team, now: float) -> None:
+        if self._leaving:
+            return
+        end = self._policy.life_seconds - SUCCESSOR_LEAD_SECONDS
+        for pid, (_, started_at) in list(team.started.items()):
+            if now - started_at >= end and pid not in team.succeeded:
+                team.succeeded.add(pid)
+                self._start(team)
+
+    async def _watch(self, team: Team, worker: Child) -> None:
+        code = await worker.wait()
+        now = time.monotonic()
+        _, started_at = team.started.pop(worker.pid)
+        team.succeeded.discard(worker.pid)
+        if code == 0 or self._leaving:
+            team.crashes = 0
+        else:
+            quick = now - started_at < CRASHED_WITHIN_SECONDS
+            team.crashes = team.crashes + 1 if quick else 1
+            team.not_before = now + start_delay_seconds(team.crashes)
+            logger.warning("pool: %s, pid %d, ended with %d", team.function, worker.pid, code)
+            # It had work, or it would have left by itself: the next one is wanted now.
+            self._hinted = True
+        self._changed.set()
+
+    async def _database_is_there(self) -> bool:
+        now = time.monotonic()
+        if not self._breaker.allows(now):
+            return False
+        if self._breaker.state == "closed" and self._teams["deliver"].started:
+            # Its workers know best, and they hold on by themselves.
+            return True
+        try:
+            await self._database_answers()
+        except Unavailable as error:
+            self._breaker.failed(time.monotonic(), jitter=random.random())  # noqa: S311
+            logger.debug("pool: %s", error)
+            return False
+        self._breaker.succeeded()
+        return True
+
+    def _listen_when_asleep(self) -> None:
+        """While a function has no worker, the next update that passes by is the hint."""
+        if self._hint is None and not all(team.started for team in self._teams.values()):
+            self._hint = self._connection.subscribe_direct(
+                subjects.UPDATES_ALL, self._on_update
+            )
+
+    def _on_update(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        hint, self._hint = self._hint, None
+        if hint is not None:
+            # One is enough: while workers run, updates do not pass through here.
+            self._connection.unsubscribe_now(hint)
+        self._on_hint(subject, reply, headers, payload)
+
+    def _on_hint(self, _subject: bytes, _reply: bytes, _headers: bytes, _payload: bytes) -> None:
+        self._hinted = True
+        self._changed.set()
+
+    def _seconds_to_next_look(self) -> float:
+        now = time.monotonic()
+        waits = [team.not_before - now for team in self._teams.values() if team.not_before > now]
+        return min([LOOK_SECONDS, *waits])
+
+    async def _stop_all(self) -> None:
+        children = [child for team in self._teams.values() for child, _ in team.started.values()]
+        stops = [(signal.SIGTERM, WORKER_SETTLE_SECONDS + 1)]
+        await asyncio.gather(*(child.stop(stops) for child in children))
+

@@ -1,0 +1,65 @@
+"""Who a request is from: the token of a request or of a WebSocket handshake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from livefeed.access import Principal, principal_of
+from livefeed.adapters.tokens import TokenVerifier
+from livefeed.errors import AccessRefused
+from livefeed.protocol import BEARER_SUBPROTOCOL
+from livefeed.settings import Settings
+
+
+class Authenticator:
+    """Verifies tokens and origins."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._verifier = TokenVerifier(settings)
+        self._feeds_default = settings.feeds_default
+        self._origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+
+    def principal(self, request: HTTPConnection) -> Principal:
+        """The holder of the request's token; raises AccessRefused."""
+        return self.verify(_token_of(request))
+
+    def verify(self, token: str) -> Principal:
+        """The holder of a token; raises AccessRefused."""
+        return principal_of(self._verifier.verify(token), feeds_default=self._feeds_default)
+
+    def allows_origin(self, request: HTTPConnection) -> bool:
+        """Whether a page of the request's origin may connect; what sends no Origin is no browser."""
+        origins = request.headers.getlist("origin")
+        if not origins or "*" in self._origins:
+            return True
+        if len(origins) > 1:
+            return False
+        # Exact scheme, host and port: a prefix or suffix would let somebody else's host through.
+        origin = origins[0].lower()
+        same = origin in {f"http://{_host(request)}", f"https://{_host(request)}"}
+        return same or origin in self._origins
+
+
+def offered_subprotocols(request: HTTPConnection) -> list[str]:
+    """The subprotocols that a handshake offers."""
+    offered: Iterable[str] = request.headers.getlist("sec-websocket-protocol")
+    return [part.strip() for header in offered for part in header.split(",")]
+
+
+def _token_of(request: HTTPConnection) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    for offered in offered_subprotocols(request):
+        if offered.startswith(BEARER_SUBPROTOCOL):
+            return offered.removeprefix(BEARER_SUBPROTOCOL)
+    detail = "send it as `Authorization: Bearer …` or as subprotocol `bearer.…`"
+    raise AccessRefused("token_invalid", f"there is no token; {detail}")
+
+
+def _host(request: HTTPConnection) -> str:
+    host = request.headers.get("host", "").lower()
+    return urlsplit(f"//{host}").netloc

@@ -1,0 +1,95 @@
+"""The hub: which connections want which live batches; one core-NATS subscription for each user and topic."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import msgspec
+
+from gateway.connection import Connection, live_frame
+from livefeed import subjects
+from livefeed.adapters.nats.connection import Connection as Nats
+from livefeed.adapters.nats.connection import DirectSubscription
+from livefeed.messages import LiveChannel, decode_live_message
+
+logger = logging.getLogger(__name__)
+
+
+class Hub:
+    """The registry of connections by user and topic."""
+
+    def __init__(self, nats: Nats) -> None:
+        self._nats = nats
+        self._subscriptions: dict[str, DirectSubscription] = {}
+        self._followers: dict[str, dict[Connection, int]] = {}
+        """By subject: connections, and for how many feeds each."""
+        self.fresh = False
+        """Whether a subscription was sent that the server may not know of yet."""
+        self.batches = 0
+        self.foreign = 0
+        """Messages on our subjects that are no live batches."""
+
+    def connections(self) -> Iterable[Connection]:
+        """Every connection that follows a feed."""
+        return {connection for group in self._followers.values() for connection in group}
+
+    def follow(self, connection: Connection, feed: str) -> None:
+        """Give live batches of a feed to the connection."""
+        for subject in _subjects(connection, feed):
+            group = self._followers.setdefault(subject, {})
+            group[connection] = group.get(connection, 0) + 1
+            if subject not in self._subscriptions:
+                self._subscriptions[subject] = self._nats.subscribe_direct(subject, self._on_live)
+                self.fresh = True
+
+    def unfollow(self, connection: Connection, feed: str) -> None:
+        """Give it no more of them."""
+        for subject in _subjects(connection, feed):
+            group = self._followers[subject]
+            group[connection] -= 1
+            if group[connection] == 0:
+                del group[connection]
+            if not group:
+                del self._followers[subject]
+                self._nats.unsubscribe_now(self._subscriptions.pop(subject))
+
+    async def settle(self) -> None:
+        """Return when the server knows every subscription: what is committed later is pushed here."""
+        if self.fresh:
+            self.fresh = False
+            await self._nats.flush(2)
+
+    def _on_live(self, subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
+        try:
+            message = decode_live_message(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.foreign += 1
+            logger.warning("a message on %s is no live batch", subject.decode())
+            return
+        self.batches += 1
+        group = tuple(self._followers.get(subject.decode(), ()))
+        for batch in message.channels:
+            frame = _Frame(batch)
+            for connection in group:
+                connection.live(message.epoch, batch, frame.text)
+
+
+class _Frame:
+    """A frame that is made when the first connection wants it."""
+
+    __slots__ = ("_batch", "_text")
+
+    def __init__(self, batch: LiveChannel) -> None:
+        self._batch = batch
+        self._text: str | None = None
+
+    def text(self) -> str:
+        """The frame's text."""
+        if self._text is None:
+            self._text = live_frame(self._batch)
+        return self._text
+
+
+def _subjects(connection: Connection, feed: str) -> tuple[str, str]:
+    return subjects.live_user(connection.principal.user_id), subjects.live_topic(feed)

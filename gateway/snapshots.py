@@ -1,0 +1,98 @@
+"""The same log over HTTP: a feed's items at a cursor, page by page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from gateway.catch_up import LogReader
+from livefeed.access import Principal
+from livefeed.adapters.postgres.reads import Page
+from livefeed.channel import channels_of, client_name
+from livefeed.cursor import Cursor, client_epoch, format_cursor
+from livefeed.errors import Refused
+from livefeed.feed_view import FeedItem, items_of
+
+LIMIT_DEFAULT: Final = 50
+LIMIT_MAX: Final = 200
+READS_MAX: Final = 200
+"""Log pages of one channel that one request reads: more than a channel can hold."""
+
+FeedOrder = tuple[float, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Which part of a feed is asked for."""
+
+    limit: int
+    after: FeedOrder | None
+    """The feed-order key of the last item that the client has."""
+
+
+def parse_query(parameters: Mapping[str, str]) -> PageQuery:
+    """Read `limit` and `after`; raises Refused."""
+    limit = parameters.get("limit", str(LIMIT_DEFAULT))
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= LIMIT_MAX:
+        raise Refused("parameter_invalid", f"limit is a number from 1 to {LIMIT_MAX}")
+    after = parameters.get("after")
+    return PageQuery(int(limit), None if after is None else _decode_after(after))
+
+
+async def snapshot(
+    reader: LogReader, principal: Principal, feed: str, query: PageQuery
+) -> dict[str, Any]:
+    """The answer of `GET /v1/feeds/{feed}`.
+
+    Raises:
+        Unavailable: The log cannot be read now.
+    """
+    user_channel, topic_channel = channels_of(principal.user_id, feed)
+    first = await reader.pages([(user_channel, 0), (topic_channel, 0)])
+    items: list[FeedItem] = []
+    for page in first:
+        items += await _items(reader, page)
+    items.sort(key=FeedItem.order)
+    after = query.after
+    rest = items if after is None else [item for item in items if item.order() > after]
+    shown = rest[: query.limit]
+    # The cursor of the first read: what changed during the later ones is sent again, and changes nothing.
+    cursor = Cursor(
+        client_epoch(first[0].epoch, principal.user_id),
+        {client_name(page.channel): page.head for page in first},
+    )
+    return {
+        "feed": feed,
+        "items": [item.public() for item in shown],
+        "cursor": format_cursor(cursor),
+        "floor": {client_name(page.channel): page.floor for page in first},
+        "next": _encode_after(shown[-1].order()) if len(rest) > len(shown) else None,
+    }
+
+
+async def _items(reader: LogReader, page: Page) -> list[FeedItem]:
+    newest = {}
+    for _ in range(READS_MAX):
+        for one in page.updates:
+            identifier = msgspec.json.decode(one.body)["content"]["id"]
+            newest[identifier, one.facet] = one
+        if not page.more:
+            break
+        (page,) = await reader.pages([(page.channel, page.end)])
+    return items_of(page.channel, newest.values())
+
+
+def _encode_after(order: FeedOrder) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(order)).rstrip(b"=").decode()
+
+
+def _decode_after(text: str) -> FeedOrder:
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.json.decode(raw, type=FeedOrder)
+    except (ValueError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused("parameter_invalid", "after is not a value of `next`") from error

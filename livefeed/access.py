@@ -1,0 +1,56 @@
+"""Who a connection is and which feeds it may follow.
+
+Pure: `gateway/auth.py` verifies a token and makes a `Principal` of its claims.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from livefeed.errors import AccessRefused
+from livefeed.identity import is_id
+
+_pattern = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\*?|\*")
+CLAIM_FEEDS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The verified holder of a token."""
+
+    user_id: str
+    feeds: tuple[str, ...]
+    """Feed names, or prefixes that end in `*`."""
+    expires_at: float
+    """Seconds since 1970."""
+
+    def may_follow(self, feed: str) -> bool:
+        """Whether the token allows a feed."""
+        return any(
+            feed.startswith(pattern[:-1]) if pattern.endswith("*") else feed == pattern
+            for pattern in self.feeds
+        )
+
+
+def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> Principal:
+    """The principal of a token whose signature and expiry were verified.
+
+    Args:
+        claims: The token's claims: `sub`, `exp`, and `feeds` if it is limited.
+        feeds_default: What a token without the claim `feeds` may follow.
+
+    Raises:
+        AccessRefused: For claims of the wrong form.
+    """
+    user_id, feeds = claims.get("sub"), claims.get("feeds", list(feeds_default))
+    if not isinstance(user_id, str) or not is_id(user_id):
+        detail = "sub must be a user id: 1 to 128 characters, none of control"
+        raise AccessRefused("token_invalid", detail)
+    if not isinstance(feeds, list) or len(feeds) > CLAIM_FEEDS_MAX:
+        raise AccessRefused("token_invalid", f"feeds must be a list of at most {CLAIM_FEEDS_MAX}")
+    if not all(isinstance(feed, str) and _pattern.fullmatch(feed) for feed in feeds):
+        raise AccessRefused("token_invalid", "feeds must hold feed names or prefixes such as news-*")
+    return Principal(user_id, tuple(feeds), float(claims["exp"]))

@@ -1,0 +1,1 @@
+"""I/O that both sides share: NATS, Postgres, tokens, telemetry, embedded servers."""

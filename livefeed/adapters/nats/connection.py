@@ -1,0 +1,229 @@
+"""One supervised NATS connection with direct dispatch.
+
+nats-py gives each subscription a task and a queue and closes for good on most errors of the server. Here
+a message goes straight to a plain function, and every error but a permission violation reconnects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from livefeed.errors import Unavailable
+from livefeed.limits import MIB
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS_MAX: Final = 10.0
+PING_SECONDS: Final = 10
+RECONNECT_WAIT_SECONDS: Final = 0.25
+OUTBOUND_BYTES_MAX: Final = 32 * MIB
+"""Bytes that wait for the socket; above it `send` refuses instead of growing."""
+
+Handler = Callable[[bytes, bytes, bytes, bytes], None]
+"""`(subject, reply, headers, payload)`; it must neither block nor raise."""
+Callback = Callable[[], Awaitable[None]]
+
+
+class DirectSubscription:
+    """A subscription without task or queue.
+
+    It stands among nats-py's own subscriptions, so a reconnect replays it too; the class attributes are
+    what nats-py reads of them.
+    """
+
+    __slots__ = ("_id", "_received", "_subject", "handler")
+    _queue = ""
+    _max_msgs = 0
+    _wait_for_msgs_task = None
+    _message_iterator = None
+    _pending_next_msgs_calls = None
+
+    def __init__(self, sid: int, subject: str, handler: Handler) -> None:
+        self._id = sid
+        self._subject = subject
+        self._received = 0
+        self.handler = handler
+
+
+class Connection(Client):
+    """A NATS client whose direct subscriptions call plain functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._direct: dict[int, DirectSubscription] = {}
+        self._lost_callbacks: list[Callback] = []
+        self._regained_callbacks: list[Callback] = []
+        self.closed_for_good = asyncio.Event()
+        self.sends_refused = 0
+        """Messages that were not sent because there was no connection or too much waited."""
+
+    def when_lost(self, callback: Callback) -> None:
+        """Call this whenever the connection breaks."""
+        self._lost_callbacks.append(callback)
+
+    def when_regained(self, callback: Callback) -> None:
+        """Call this whenever the connection stands again and subscriptions are replayed."""
+        self._regained_callbacks.append(callback)
+
+    def subscribe_direct(self, subject: str, handler: Handler) -> DirectSubscription:
+        """Have every message on a subject given to `handler`."""
+        self._sid += 1
+        subscription = DirectSubscription(self._sid, subject, handler)
+        self._direct[self._sid] = subscription
+        self._subs[self._sid] = subscription  # type: ignore[assignment]
+        self._write(b"SUB %s  %d\r\n" % (subject.encode(), self._sid))
+        return subscription
+
+    def unsubscribe_now(self, subscription: DirectSubscription) -> None:
+        """Stop; messages that are on their way already are dropped."""
+        self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
+        self._forget(subscription)
+
+    async def drain_direct(self, subscription: DirectSubscription) -> None:
+        """Stop, and return when nothing more can come; what was on its way is still handled."""
+        self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
+        try:
+            await self.flush(2)
+        except NatsError:
+            pass  # Without a connection nothing can come either.
+        self._forget(subscription)
+
+    def send(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        reply: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Publish at once, or not at all.
+
+        Returns:
+            False when there is no connection or too much waits: nothing was buffered.
+        """
+        if not self.is_connected or self._pending_data_size > OUTBOUND_BYTES_MAX:
+            self.sends_refused += 1
+            return False
+        if headers is None:
+            head = f"PUB {subject} {reply} {len(payload)}\r\n".encode()
+        else:
+            block = encode_headers(headers)
+            total = len(block) + len(payload)
+            head = f"HPUB {subject} {reply} {len(block)} {total}\r\n".encode() + block
+        self._write(head + payload + b"\r\n")
+        return True
+
+    def _write(self, command: bytes) -> None:
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if self.is_connected and self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def _forget(self, subscription: DirectSubscription) -> None:
+        self._direct.pop(subscription._id, None)  # noqa: SLF001
+        self._subs.pop(subscription._id, None)  # noqa: SLF001
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        subscription = self._direct.get(sid)
+        if subscription is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            subscription.handler(subject, reply, headers or b"", data)
+        except Exception:
+            # An error here would end the read loop, and with it the connection, silently.
+            logger.exception("a message handler failed")
+
+    async def _process_err(self, err_msg: str) -> None:
+        if "permissions violation" in err_msg:
+            logger.error("nats refuses: %s", err_msg)
+            return
+        # nats-py would close for good on "slow consumer", "server shutdown" and others.
+        await self._process_op_err(NatsError(f"nats: {err_msg}"))
+
+
+async def connect(servers: list[str], *, name: str) -> Connection:
+    """Connect, and stay connected whatever happens to the servers.
+
+    Raises:
+        Unavailable: When no server answers within 10 s.
+    """
+    connection = Connection()
+
+    async def lost() -> None:
+        for callback in connection._lost_callbacks:  # noqa: SLF001
+            await callback()
+
+    async def regained() -> None:
+        for callback in connection._regained_callbacks:  # noqa: SLF001
+            await callback()
+
+    async def closed() -> None:
+        connection.closed_for_good.set()
+
+    last_error = "no answer"
+
+    async def failed(error: Exception) -> None:
+        nonlocal last_error
+        last_error = str(error) or type(error).__name__
+        logger.debug("nats: %s", last_error)
+
+    options: dict[str, Any] = {
+        "name": name,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": RECONNECT_WAIT_SECONDS,
+        "ping_interval": PING_SECONDS,
+        "max_outstanding_pings": 2,
+        "connect_timeout": 2,
+        "disconnected_cb": lost,
+        "reconnected_cb": regained,
+        "closed_cb": closed,
+        "error_cb": failed,
+    }
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            await connection.connect(servers, **options)
+    except (TimeoutError, OSError, NatsError) as error:
+        detail = f"{', '.join(servers)}: {last_error}"
+        raise Unavailable("nats", detail) from error
+    return connection
+
+
+async def close(connection: Connection) -> None:
+    """Flush what waits and close, within a bound."""
+    try:
+        async with asyncio.timeout(2):
+            if connection.is_connected:
+                await connection.flush(1)
+            await connection.close()
+    except (TimeoutError, NatsError):
+        logger.debug("nats: the connection was closed without a flush")
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """A NATS header block; names and values come from this program, values are made one line."""
+    lines = [f"{name}: {' '.join(value.split())}\r\n" for name, value in headers.items()]
+    return ("NATS/1.0\r\n" + "".join(lines) + "\r\n").encode()
+
+
+def decode_headers(block: bytes) -> dict[str, str]:
+    """The headers of a block by lower-case name; the first of each name counts."""
+    headers: dict[str, str] = {}
+    for line in block.decode(errors="replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers.setdefault(name.strip().lower(), value.strip())
+    return headers
+
+
+def status_of(block: bytes) -> str:
+    """The status of a header block such as `NATS/1.0 408 Request Timeout`, or an empty text."""
+    return block[9:12].decode(errors="replace") if block[8:9] == b" " else ""

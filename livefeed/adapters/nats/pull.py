@@ -1,0 +1,145 @@
+"""The own pull: messages of one durable consumer, with one request outstanding.
+
+nats-py's `fetch` costs a task, a timer and an id for each message and may stall for its whole timeout. Here
+a request stays with the server until its messages are there, and is renewed the moment it is used up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from livefeed.adapters.nats.connection import Connection, DirectSubscription, decode_headers
+from livefeed.topology import Consumer
+
+REQUEST_SECONDS: Final = 30.0
+"""How long a request stays with the server."""
+OVERDUE_SECONDS: Final = 2.0
+"""A request that the server did not end by then was lost."""
+
+
+class Message:
+    """One delivered message, not yet settled."""
+
+    __slots__ = ("_tokens", "headers", "payload", "reply", "subject")
+
+    def __init__(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        self.subject = subject.decode()
+        self.reply = reply.decode()
+        self.headers = headers
+        self.payload = payload
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>,
+        # or with <domain>.<account> before the stream and one token more at the end.
+        tokens = reply.split(b".")
+        self._tokens = tokens if len(tokens) < 11 else tokens[2:]
+
+    @property
+    def deliveries(self) -> int:
+        """How often it was delivered, this time included."""
+        return int(self._tokens[4])
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence in the stream."""
+        return int(self._tokens[5])
+
+    @property
+    def stored_at(self) -> int:
+        """When the stream stored it, microseconds since 1970."""
+        return int(self._tokens[7]) // 1000
+
+    def header(self, name: str) -> str | None:
+        """One header by its lower-case name."""
+        return decode_headers(self.headers).get(name) if self.headers else None
+
+
+class Pull:
+    """Pulls one consumer and gives each message to a function.
+
+    Args:
+        connection: Where to pull.
+        consumer: What to pull.
+        batch: Messages a request asks for.
+        batch_bytes: Bytes a request asks for at most; more than the largest message.
+        on_message: Gets each message; must neither block nor raise.
+        wanted: Whether to ask for more now.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        consumer: Consumer,
+        *,
+        batch: int,
+        batch_bytes: int,
+        on_message: Callable[[Message], None],
+        wanted: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._consumer = consumer
+        self._batch = batch
+        self._batch_bytes = batch_bytes
+        self._on_message = on_message
+        self._wanted = wanted
+        self._clock = clock
+        self._inbox = connection.new_inbox()
+        self._subscription: DirectSubscription | None = None
+        self._outstanding = 0
+        self._overdue_at = 0.0
+        self.fault: str | None = None
+        """What the server says is wrong with the consumer, until a request is answered well."""
+
+    def start(self) -> None:
+        """Subscribe the inbox and ask for the first messages."""
+        self._subscription = self._connection.subscribe_direct(self._inbox, self._receive)
+        self.ask()
+
+    def ask(self) -> None:
+        """Send a request unless one is outstanding or nothing is wanted."""
+        now = self._clock()
+        if self._subscription is None or (self._outstanding > 0 and now < self._overdue_at):
+            return
+        if not self._wanted():
+            return
+        expires = int(REQUEST_SECONDS * 1e9)
+        request = (
+            f'{{"batch":{self._batch},"max_bytes":{self._batch_bytes},"expires":{expires}}}'.encode()
+        )
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.name}"
+        if self._connection.send(subject, request, reply=self._inbox):
+            self._outstanding = self._batch
+            self._overdue_at = now + REQUEST_SECONDS + OVERDUE_SECONDS
+
+    def lost(self) -> None:
+        """The connection broke: the request with it."""
+        self._outstanding = 0
+
+    async def stop(self) -> None:
+        """Take no more; what the server sent before it heard of it is still given on."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await self._connection.drain_direct(subscription)
+
+    def _receive(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        if reply.startswith(b"$JS.ACK"):
+            self._outstanding -= 1
+            self.fault = None
+            self._on_message(Message(subject, reply, headers, payload))
+        else:
+            self._status(headers)
+        if self._outstanding <= 0:
+            self.ask()
+
+    def _status(self, headers: bytes) -> None:
+        status, text = headers[9:12], headers[9:].split(b"\r\n", 1)[0].decode(errors="replace")
+        if status == b"100":
+            return
+        self._outstanding = 0
+        # 404 and 408 end a request in peace, and so does 409 when its bytes are used up.
+        if status == b"503" or (status == b"409" and "MaxBytes" not in text):
+            self.fault = text
+            # Asking again at once would spin; the caller's next look asks.
+            self._outstanding = 1
+            self._overdue_at = self._clock() + 0.25

@@ -1,0 +1,244 @@
+"""The write side of the keyed log: persist a flush, raise a floor, keep the epoch.
+
+The upsert is `entry.merge` in SQL: a newer order key moves the row to a new seq; an older one changes
+nothing, but for the item's birth, of which the earliest stays. Seqs are given out under the channel's row lock,
+so commit order is seq order within a channel; channels are locked in order, so flushes do not deadlock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from livefeed.adapters.postgres.pool import Connection, Pool
+from livefeed.entry import Entry, EntryKey
+from livefeed.errors import UpdateRefused
+from livefeed.order import OrderKey
+
+CHANNEL_IDS_MAX: Final = 100_000
+"""Channel ids that a process remembers."""
+
+DATA_ERRORS: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""Errors of the data itself: the same flush will fail for ever."""
+
+
+class Body(NamedTuple):
+    """What is stored once for each item of an update."""
+
+    ref: bytes
+    update_id: str
+    body: bytes
+    published_at: int
+    """Microseconds since 1970."""
+    accepted_at: int
+    """Microseconds since 1970."""
+    trace: str | None
+
+
+class Placed(NamedTuple):
+    """An entry that the flush changed, where it now stands."""
+
+    seq: int
+    entry: Entry
+
+
+@dataclass(slots=True)
+class ChannelChange:
+    """What a flush did to one channel."""
+
+    channel: str
+    before: int
+    """The head before the flush."""
+    head: int
+    floor: int
+    placed: list[Placed] = field(default_factory=list)
+    """In seq order; empty when nothing was newer."""
+
+
+@dataclass(slots=True)
+class Flushed:
+    """What a flush did."""
+
+    epoch: str
+    changes: list[ChannelChange]
+
+
+_INSERT_BODIES = """
+insert into feed_body (ref, update_id, body, published_at, accepted_at, trace)
+select ref, update_id, body, to_timestamp(published / 1e6), to_timestamp(accepted / 1e6), trace
+from unnest($1::bytea[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::text[])
+    as given (ref, update_id, body, published, accepted, trace)
+on conflict (ref) do nothing
+"""
+
+_INSERT_CHANNELS = """
+insert into feed_channel (name) select name from unnest($1::text[]) as given (name)
+on conflict (name) do nothing
+"""
+
+_SELECT_CHANNELS = "select id, name from feed_channel where name = any($1::text[])"
+
+_LOCK_CHANNELS = """
+select id, seq, floor, (select epoch from feed_epoch) as epoch
+from feed_channel where id = any($1::bigint[]) order by id for no key update
+"""
+
+_UPSERT = """
+with changed as (
+    insert into feed_entry as held
+        (channel_id, item, facet, seq, explicit, version, ref, kind, rank, born)
+    select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::smallint[],
+        $6::bigint[], $7::bytea[], $8::smallint[], $9::float8[], $10::bigint[])
+    on conflict (channel_id, item, facet) do update set
+        seq = excluded.seq,
+        explicit = case when {newer} then excluded.explicit else held.explicit end,
+        version = case when {newer} then excluded.version else held.version end,
+        ref = case when {newer} then excluded.ref else held.ref end,
+        kind = case when {newer} then excluded.kind else held.kind end,
+        rank = case when {newer} then excluded.rank else held.rank end,
+        born = least(held.born, excluded.born)
+    where {newer} or excluded.born < held.born
+    returning channel_id, seq, explicit, version, ref, kind, rank, born
+), moved as (
+    update feed_channel set seq = top.seq
+    from (select channel_id, max(seq) as seq from changed group by channel_id) as top
+    where id = top.channel_id
+)
+select * from changed order by channel_id, seq
+""".format(
+    newer="(held.explicit, held.version, held.ref)"
+    " < (excluded.explicit, excluded.version, excluded.ref)"
+)
+
+_RAISE_FLOOR = """
+update feed_channel set floor = greatest(floor, least($2, seq)) where name = $1 returning id, floor
+"""
+
+_TRIM_TO = """
+select max(seq) as seq from (
+    (select entry.seq from feed_entry entry join feed_channel channel on channel.id = channel_id
+     where name = $1 and facet = 0 order by entry.seq desc offset $2 limit 1)
+    union all
+    (select max(entry.seq) from feed_entry entry join feed_channel channel on channel.id = channel_id
+     join feed_body body on body.ref = entry.ref
+     where name = $1 and body.persisted_at < now() - make_interval(secs => $3))
+) as falling
+"""
+
+_RENEW_EPOCH = """
+update feed_epoch set epoch = replace(gen_random_uuid()::text, '-', ''), since = now(),
+    timeline = ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+where timeline <> ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+"""
+
+
+class Log:
+    """Writes to the keyed log through a pool of connections to the primary."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._ids: OrderedDict[str, int] = OrderedDict()
+
+    async def persist(
+        self, entries: Mapping[EntryKey, Entry], bodies: Mapping[bytes, Body]
+    ) -> Flushed:
+        """Make the log contain these entries, and say what that changed.
+
+        Args:
+            entries: Coalesced entries.
+            bodies: By ref; one for each entry.
+
+        Raises:
+            Unavailable: The primary is away; nothing or everything was committed.
+            UpdateRefused: Postgres cannot store this data, whenever it is tried.
+        """
+        try:
+            async with self._pool.connection() as connection:
+                await _insert_bodies(connection, entries, bodies)
+                ids = await self._channel_ids(connection, {key.channel for key in entries})
+                async with connection.transaction():
+                    return await _upsert(connection, entries, ids)
+        except DATA_ERRORS as error:
+            raise UpdateRefused("not_persistable", str(error)) from error
+
+    async def raise_floor(self, channel: str, seq: int) -> int:
+        """Drop everything of a channel at or below a seq; returns the floor."""
+        async with self._pool.connection() as connection, connection.transaction():
+            row = await connection.fetchrow(_RAISE_FLOOR, channel, seq)
+            if row is None:
+                return 0
+            await connection.execute(
+                "delete from feed_entry where channel_id = $1 and seq <= $2", row["id"], row["floor"]
+            )
+            return int(row["floor"])
+
+    async def trim(self, channel: str, *, items_max: int, age_seconds_max: float) -> int:
+        """Raise a channel's floor to its bounds; returns the floor."""
+        rows = await self._pool.fetch(_TRIM_TO, channel, items_max, age_seconds_max)
+        return await self.raise_floor(channel, rows[0]["seq"] or 0)
+
+    async def _channel_ids(self, connection: Connection, names: Iterable[str]) -> dict[str, int]:
+        known, missing = {}, []
+        for name in names:
+            if name in self._ids:
+                self._ids.move_to_end(name)
+                known[name] = self._ids[name]
+            else:
+                missing.append(name)
+        if missing:
+            # Sorted: two processes that create the same channels must not wait for each other.
+            await connection.execute(_INSERT_CHANNELS, sorted(missing))
+            for row in await connection.fetch(_SELECT_CHANNELS, missing):
+                known[row["name"]] = self._ids[row["name"]] = row["id"]
+        while len(self._ids) > CHANNEL_IDS_MAX:
+            self._ids.popitem(last=False)
+        return known
+
+
+async def renew_epoch_if_changed(connection: asyncpg.Connection) -> None:
+    """Give the log a new epoch when the server's timeline is not the one it had."""
+    if await connection.fetchval("select to_regclass('feed_epoch') is not null"):
+        await connection.execute(_RENEW_EPOCH)
+
+
+async def _insert_bodies(
+    connection: Connection, entries: Mapping[EntryKey, Entry], bodies: Mapping[bytes, Body]
+) -> None:
+    # Sorted, so that two flushes with the same bodies cannot deadlock; before the transaction, so that
+    # nobody waits for a channel while bodies are written.
+    refs = sorted({entry.order.ref for entry in entries.values()})
+    await connection.execute(_INSERT_BODIES, *_columns([bodies[ref] for ref in refs]))
+
+
+async def _upsert(
+    connection: Connection, entries: Mapping[EntryKey, Entry], ids: Mapping[str, int]
+) -> Flushed:
+    locked = await connection.fetch(_LOCK_CHANNELS, list(ids.values()))
+    names = {number: name for name, number in ids.items()}
+    changes = {
+        row["id"]: ChannelChange(names[row["id"]], row["seq"], row["seq"], row["floor"])
+        for row in locked
+    }
+    given = {number: change.before for number, change in changes.items()}
+    rows = []
+    # Older entries get lower seqs: a client that reads half of them sees the past, not a mixture.
+    for key, entry in sorted(entries.items(), key=lambda pair: pair[1].order):
+        number = ids[key.channel]
+        given[number] += 1
+        place = (number, key.item, key.facet, given[number])
+        rows.append((*place, *entry.order, entry.kind, entry.rank, entry.born))
+    for row in await connection.fetch(_UPSERT, *_columns(rows)):
+        order = OrderKey(row["explicit"], row["version"], row["ref"])
+        change = changes[row["channel_id"]]
+        change.head = row["seq"]
+        entry = Entry(order, row["kind"], row["rank"], row["born"])
+        change.placed.append(Placed(row["seq"], entry))
+    return Flushed(locked[0]["epoch"], list(changes.values()))
+
+
+def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,15 @@
+"""Alembic's entry: run by `livefeed.adapters.postgres.schema` with a connection, never by itself."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from livefeed.adapters.postgres.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

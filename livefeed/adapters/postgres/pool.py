@@ -1,0 +1,122 @@
+"""A pool of connections to one Postgres server, with every timeout set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+
+from livefeed.errors import Unavailable
+
+CONNECT_SECONDS_MAX: Final = 3.0
+LOCK_SECONDS_MAX: Final = 2.0
+
+UNAVAILABLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.UndefinedTableError,
+)
+"""Errors that say nothing about the data: the same call may succeed later."""
+
+Connection = asyncpg.pool.PoolConnectionProxy
+OnConnect = Callable[[asyncpg.Connection], Awaitable[None]]
+
+
+class Pool:
+    """Connections to the `primary` or the `replica`; opened when first needed.
+
+    Args:
+        url: Where the server is.
+        dependency: What errors call it.
+        connections_max: Connections at most; more callers wait.
+        timeout_seconds: The longest statement, and the longest wait for a connection.
+        application: What `pg_stat_activity` shows.
+        on_connect: Called with each new connection.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        dependency: str,
+        connections_max: int,
+        timeout_seconds: float,
+        application: str,
+        on_connect: OnConnect | None = None,
+    ) -> None:
+        self.dependency = dependency
+        self._timeout_seconds = timeout_seconds
+        self._pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=connections_max,
+            max_inactive_connection_lifetime=300,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=timeout_seconds,
+            init=on_connect,
+            reset=_keep_session,
+            server_settings={
+                "application_name": application,
+                "statement_timeout": f"{timeout_seconds * 1000:.0f}",
+                "lock_timeout": f"{LOCK_SECONDS_MAX * 1000:.0f}",
+                "idle_in_transaction_session_timeout": "10000",
+                "jit": "off",
+            },
+        )
+        self._opened = False
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for a few statements.
+
+        Raises:
+            Unavailable: For every error that says nothing about the data.
+        """
+        try:
+            if not self._opened:
+                async with self._opening:
+                    await self._pool
+                    self._opened = True
+            async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
+                yield connection
+        except UNAVAILABLE as error:
+            detail = f"{type(error).__name__}: {error}".rstrip(": ")
+            if isinstance(error, asyncpg.UndefinedTableError):
+                detail = "it has no schema yet; run `livefeed migrate`"
+            raise Unavailable(self.dependency, detail) from error
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows of one statement.
+
+        Raises:
+            Unavailable: As for `connection`.
+        """
+        async with self.connection() as connection:
+            return await connection.fetch(statement, *arguments)
+
+    async def close(self) -> None:
+        """Close every connection, within a bound."""
+        if not self._opened:
+            return
+        try:
+            async with asyncio.timeout(2):
+                await self._pool.close()
+        except (TimeoutError, *UNAVAILABLE):
+            self._pool.terminate()
+
+
+async def _keep_session(_connection: object) -> None:
+    """Nothing here changes a session, so returning a connection needs no round trip."""

@@ -1,0 +1,76 @@
+"""The circuit breaker: whether to call a dependency that has been failing.
+
+Pure: the clock and the jitter are arguments. Closed: calls go through. Open: none until a time that grows
+with each failed probe. Half open: exactly one probe. A cancelled call counts as nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+BreakerState = Literal["closed", "open", "half_open"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerPolicy:
+    """When a breaker opens and for how long."""
+
+    failures_to_open: int = 3
+    """Failures in a row that open it."""
+    open_seconds_min: float = 0.25
+    open_seconds_max: float = 2.0
+    """The wait doubles from the one to the other with each failed probe."""
+
+
+class Breaker:
+    """One dependency's breaker; times are seconds of one monotonic clock."""
+
+    __slots__ = ("_failures", "_policy", "_probes", "_retry_at", "state")
+
+    def __init__(self, policy: BreakerPolicy | None = None) -> None:
+        self._policy = policy or BreakerPolicy()
+        self.state: BreakerState = "closed"
+        self._failures = 0
+        self._probes = 0
+        self._retry_at = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Whether to call; in half open the first to ask is the probe."""
+        if self.state == "closed":
+            return True
+        if self.state == "open" and now >= self._retry_at:
+            self.state = "half_open"
+            return True
+        return False
+
+    def retry_at(self) -> float:
+        """When an open breaker lets a probe through."""
+        return self._retry_at
+
+    def succeeded(self) -> None:
+        """A call came back: closed, all is forgotten."""
+        self.state = "closed"
+        self._failures = self._probes = 0
+
+    def failed(self, now: float, *, jitter: float) -> None:
+        """A call failed or timed out.
+
+        Args:
+            now: The clock.
+            jitter: 0..1, spreads the probes of many processes over half the wait.
+        """
+        self._failures += 1
+        if self.state == "closed" and self._failures < self._policy.failures_to_open:
+            return
+        doubled = self._policy.open_seconds_min * 2 ** min(self._probes, 16)
+        wait = min(doubled, self._policy.open_seconds_max) * (1.0 + jitter / 2)
+        self._probes += 1
+        self._retry_at = now + wait
+        self.state = "open"
+
+    def abandoned(self, now: float) -> None:
+        """A call was cancelled: says nothing about the dependency; another probe may go."""
+        if self.state == "half_open":
+            self.state = "open"
+            self._retry_at = now

@@ -1,0 +1,1 @@
+"""The command line and composition root: imports everything, is imported by nothing."""

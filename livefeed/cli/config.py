@@ -1,0 +1,45 @@
+"""`livefeed config`: the settings in force."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import click
+
+from livefeed.cli.environment import command_settings
+from livefeed.settings import Settings
+
+SECRETS = {"jwt_secret", "jwt_private_key"}
+URLS = {"nats_url", "database_url", "replica_url"}
+
+
+@click.command("config")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def command(*, as_json: bool) -> None:
+    """Show every setting with its value, its variable and its meaning; secrets are not shown."""
+    settings = command_settings()
+    values = {name: _shown(name, getattr(settings, name)) for name in Settings.model_fields}
+    if as_json:
+        click.echo(json.dumps(values, indent=1))
+        return
+    for name, field in Settings.model_fields.items():
+        click.secho(f"LIVEFEED_{name.upper()}={values[name]}", bold=True)
+        click.echo(click.wrap_text(field.description or "", initial_indent="  ", subsequent_indent="  "))
+
+
+def _shown(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in SECRETS:
+        return "(set)"
+    return _without_password(value) if name in URLS else value
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))

@@ -1,0 +1,88 @@
+"""What every long-running command does: its loop, its signals, its log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import uvloop
+
+from livefeed.adapters.nats.connection import Connection, close, connect
+from livefeed.adapters.postgres.log import renew_epoch_if_changed
+from livefeed.adapters.postgres.pool import Pool
+from livefeed.settings import Settings
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a command's work under uvloop."""
+    return uvloop.run(work)
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """One line a record, with the time."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # Its errors come to us as exceptions or through callbacks.
+    logging.getLogger("nats").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def leave_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave.set)
+    return leave
+
+
+@contextlib.asynccontextmanager
+async def nats_connection(settings: Settings, name: str) -> AsyncIterator[Connection]:
+    """A connection for a command's time."""
+    connection = await connect(settings.nats_servers, name=name)
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+@contextlib.asynccontextmanager
+async def primary_pool(settings: Settings, application: str) -> AsyncIterator[Pool]:
+    """A pool of connections to the primary for a command's time."""
+    pool = Pool(
+        settings.database_url,
+        dependency="primary",
+        connections_max=settings.database_pool_connections,
+        timeout_seconds=settings.database_timeout_seconds,
+        application=application,
+        on_connect=renew_epoch_if_changed,
+    )
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@contextlib.asynccontextmanager
+async def replica_pool(settings: Settings, application: str) -> AsyncIterator[Pool | None]:
+    """The same for the replica, if there is one."""
+    if settings.replica_url is None:
+        yield None
+        return
+    pool = Pool(
+        settings.replica_url,
+        dependency="replica",
+        connections_max=settings.database_pool_connections,
+        timeout_seconds=settings.database_timeout_seconds,
+        application=application,
+    )
+    try:
+        yield pool
+    finally:
+        await pool.close()

@@ -1,0 +1,91 @@
+"""The budget: every bound of livefeed, with its unit, in one place.
+
+`docs/limits.md` is printed from this module and compared with it by a test.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# NATS and the update.
+NATS_PAYLOAD_BYTES_MAX: Final = 1 * MIB
+"""Largest NATS message; the server's `max_payload`."""
+UPDATE_BYTES_MAX: Final = 512 * KIB
+"""Largest update with its user list."""
+AUDIENCE_USERS_MAX: Final = 10_000
+"""Most users in one update's `audience.users`."""
+UPDATE_ITEMS_MAX: Final = 100
+"""Most items in one update's `content`."""
+ITEM_BYTES_MAX: Final = 64 * KIB
+"""Largest JSON of one item's content."""
+ID_CHARACTERS_MAX: Final = 128
+"""Longest user id, content id and update id."""
+FUTURE_SECONDS_MAX: Final = 300
+"""How far ahead of the clock an update's timestamp may be."""
+
+# Lanes.
+PARTITIONS: Final = 16
+"""Partitions of each lane; fixed for ever."""
+LANE_MESSAGE_CHANNELS_MAX: Final = 1_000
+"""Most channels in one lane message."""
+LANE_MESSAGE_ROWS_MAX: Final = 1_000
+"""Most rows (channels × items) that one lane message makes."""
+LANE_MESSAGE_BYTES_MAX: Final = 512 * KIB
+"""Largest lane message."""
+FLUSH_ROWS_MAX: Final = 2_000
+"""Most rows in one flush to Postgres."""
+FLUSH_BYTES_MAX: Final = 4 * MIB
+"""Most bytes of bodies in one flush to Postgres."""
+LIVE_MESSAGE_BYTES_MAX: Final = 256 * KIB
+"""Largest live message; a larger one carries the heads only."""
+AGED_SECONDS: Final = 20
+"""An update older than this counts as high, whatever its lane."""
+
+# The log.
+CHANNEL_ITEMS_MAX: Final = 1_000
+"""Items that a channel keeps; older ones fall below the floor."""
+CHANNEL_AGE_SECONDS_MAX: Final = 30 * 86_400
+"""How long a channel keeps an entry; older ones fall below the floor."""
+PAGE_ENTRIES_MAX: Final = 200
+"""Most entries of one channel in one catch-up page."""
+PAGE_BYTES_MAX: Final = 1 * MIB
+"""Most bytes of one channel in one catch-up page; at least one entry is always read."""
+GATHERED_CHANNELS_MAX: Final = 256
+"""Most channels in one gathered read."""
+DEAD_LETTER_AGE_SECONDS_MAX: Final = 21 * 86_400
+"""How long the dead-letter queue keeps a message; less than the log."""
+
+# The gateway.
+INBOUND_FRAME_BYTES_MAX: Final = 16 * KIB
+"""Largest frame from a client."""
+CONNECTION_FEEDS_MAX: Final = 64
+"""Most feeds of one connection."""
+OUTBOX_BYTES_MAX: Final = 1 * MIB
+"""Bytes waiting for one connection; above it the connection only remembers that it is behind."""
+HEAD_CHECK_SECONDS: Final = 15.0
+"""How often a connection's positions are compared with the heads, spread over connections."""
+HEAD_CHECK_FIRST_SECONDS: Final = 1.0
+"""The first head check after a connect."""
+TOKEN_BYTES_MAX: Final = 8 * KIB
+"""Longest token, checked before it is decoded."""
+
+# Workers.
+WORKER_IDLE_SECONDS: Final = 20.0
+"""A worker without work leaves after this."""
+WORKER_LIFE_SECONDS: Final = 300.0
+"""A worker leaves at this age; its successor is started first."""
+WORKER_SETTLE_SECONDS: Final = 5.0
+"""How long a worker may take to settle after SIGTERM."""
+WORKER_MEMORY_BYTES_MAX: Final = 512 * MIB
+"""A worker above this leaves."""
+ANNOUNCE_SECONDS: Final = 1.0
+"""How often a worker announces itself."""
+ANNOUNCED_SECONDS_MAX: Final = 3.0
+"""A worker that was silent for longer has no partitions."""
+ISOLATE_DELIVERIES: Final = 5
+"""From this delivery on a message is handled alone."""
+DELIVERIES_MAX: Final = 25
+"""From this delivery on a message is dead-lettered unread: it kills its workers."""

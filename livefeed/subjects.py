@@ -1,0 +1,80 @@
+"""The names of the wire: every NATS subject is built and parsed here, nowhere else.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+from livefeed.errors import DeadLetterReason
+from livefeed.identity import token
+
+Lane = Literal["high", "medium", "low"]
+LANES: Final[tuple[Lane, ...]] = get_args(Lane)
+
+UPDATES_PREFIX: Final = "feed.updates."
+LANES_PREFIX: Final = "feed.lanes."
+DEAD_LETTERS_PREFIX: Final = "feed.dlq."
+USERS_PREFIX: Final = "feed.users."
+TOPICS_PREFIX: Final = "feed.topics."
+
+UPDATES_ALL: Final = "feed.updates.>"
+DEAD_LETTERS_ALL: Final = "feed.dlq.>"
+
+CONTROL_WAKE: Final = "feed.control.wake"
+"""A hint that updates may be waiting; the pool looks at once."""
+CONTROL_ALERTS: Final = "feed.control.alerts"
+
+
+def updates(priority: Lane, source: str) -> str:
+    """Where a publisher puts an update; `source` is one token such as `posts`."""
+    return f"{UPDATES_PREFIX}{priority}.{source}"
+
+
+def updates_filters(priority: Lane) -> list[str]:
+    """What a priority's consumer reads; a subject without a priority is read as medium."""
+    if priority == "medium":
+        return [f"{UPDATES_PREFIX}medium.>", f"{UPDATES_PREFIX}*"]
+    return [f"{UPDATES_PREFIX}{priority}.>"]
+
+
+def priority_of(subject: str) -> Lane:
+    """The priority that an update's subject states; medium where it states none."""
+    word = subject.removeprefix(UPDATES_PREFIX).partition(".")
+    for lane in LANES:
+        if word[0] == lane and word[1]:
+            return lane
+    return "medium"
+
+
+def lanes(lane: Lane, partition: int) -> str:
+    """Where a lane message of one partition goes."""
+    return f"{LANES_PREFIX}{lane}.{partition}"
+
+
+def lanes_filter(lane: Lane) -> str:
+    """Every partition of one lane."""
+    return f"{LANES_PREFIX}{lane}.*"
+
+
+def dead_letters(reason: DeadLetterReason) -> str:
+    """Where a message goes that can never be handled."""
+    return f"{DEAD_LETTERS_PREFIX}{reason}"
+
+
+def live_user(user_id: str) -> str:
+    """The live batches of one user (core NATS)."""
+    return USERS_PREFIX + token(user_id)
+
+
+def live_topic(feed: str) -> str:
+    """The live batches of everyone on a feed (core NATS)."""
+    return TOPICS_PREFIX + feed
+
+
+def control_workers(function: str) -> str:
+    """Where the workers of a function announce themselves."""
+    return f"feed.control.workers.{function}"
+
+
