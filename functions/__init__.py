@@ -1,1 +1,1 @@
-"""The functions that move updates from the stream to the log, and the short-lived workers that run them."""
+"""What moves updates from the stream to the log, and the short-lived workers that run it."""

@@ -1,7 +1,7 @@
 """deliver: from lane messages to the log, and from the log's answer to the gateways.
 
-A flush coalesces, persists in one transaction and says, for each user or topic, what changed. What it says may
-be lost: the log is the truth.
+A flush coalesces, persists in one transaction and says, for each user or topic, what changed. What
+it says may be lost: the log is the truth.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def _live_message(
 def _updates(change: ChannelChange, bodies: Mapping[bytes, Body]) -> list[Raw] | None:
     """The updates of a change; None when only the head can be said.
 
-    That is so when nothing was newer (whoever flushed it first may have died before saying so), and when
-    a row only learnt of its item's birth: its body is older than this flush.
+    That is so when nothing was newer (whoever flushed it first may have died before saying so), and
+    when a row only learnt of its item's birth: its body is older than this flush.
     """
     if not change.placed or any(placed.entry.order.ref not in bodies for placed in change.placed):
         return None

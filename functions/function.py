@@ -24,19 +24,23 @@ class Work(NamedTuple):
 class Function(Protocol):
     """Decides what to do with messages; the worker fetches and settles them."""
 
-    name: str
-    windows: Mapping[Lane, float]
-    """Seconds that each lane gathers when it is busy."""
-    rows_max: int
-    """Rows, before coalescing, that one call of `handle` may get."""
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def windows(self) -> Mapping[Lane, float]:
+        """Seconds that each lane gathers when it is busy."""
+
+    @property
+    def rows_max(self) -> int:
+        """Rows, before coalescing, that one call of `handle` may get."""
 
     def sources(self, partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
         """What to pull when these partitions are served."""
-        ...
 
     def read(self, message: Message) -> Work:
         """Check a message; raises UpdateRefused for one that can never be handled."""
-        ...
 
     async def handle(self, works: Sequence[Work]) -> None:
         """Do the work of all; when it returns, they are settled.
@@ -45,4 +49,3 @@ class Function(Protocol):
             Unavailable, OutcomeUnknown: Try all of them again.
             UpdateRefused: One of them can never be handled.
         """
-        ...

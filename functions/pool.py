@@ -1,7 +1,8 @@
 """The pool: starts workers when there is work, from none, and replaces those that end.
 
-A worker is wanted on a hint (an update passes by, or a wake) or on lag, which is looked at each second. While
-Postgres is away no worker of deliver is started; one that crashes again and again is started later and later.
+A worker is wanted on a hint (an update passes by, or a wake) or on lag, which is looked at each
+second. While Postgres is away no worker of deliver is started; one that crashes again and again is
+started later and later.
 """
 
 from __future__ import annotations
@@ -130,9 +131,7 @@ class Pool:
         except Unavailable as error:
             logger.debug("pool: %s", error)
             return running
-        return workers_wanted(
-            lag=lag, running=running, processes_max=self._policy.processes_max
-        )
+        return workers_wanted(lag=lag, running=running, processes_max=self._policy.processes_max)
 
     def _start(self, team: Team) -> None:
         worker = self._start_worker(team.function)
@@ -177,7 +176,7 @@ class Pool:
         try:
             await self._database_answers()
         except Unavailable as error:
-            self._breaker.failed(time.monotonic(), jitter=random.random())  # noqa: S311
+            self._breaker.failed(time.monotonic(), jitter=random.random())
             logger.debug("pool: %s", error)
             return False
         self._breaker.succeeded()
@@ -186,9 +185,7 @@ class Pool:
     def _listen_when_asleep(self) -> None:
         """While a function has no worker, the next update that passes by is the hint."""
         if self._hint is None and not all(team.started for team in self._teams.values()):
-            self._hint = self._connection.subscribe_direct(
-                subjects.UPDATES_ALL, self._on_update
-            )
+            self._hint = self._connection.subscribe_direct(subjects.UPDATES_ALL, self._on_update)
 
     def _on_update(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
         hint, self._hint = self._hint, None
@@ -210,4 +207,3 @@ class Pool:
         children = [child for team in self._teams.values() for child, _ in team.started.values()]
         stops = [(signal.SIGTERM, WORKER_SETTLE_SECONDS + 1)]
         await asyncio.gather(*(child.stop(stops) for child in children))
-

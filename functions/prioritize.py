@@ -1,12 +1,12 @@
 """prioritize: from a publisher's update to lane messages.
 
-`plan` decides; the rest reads and publishes. It validates, resolves the audience, chooses the lane of each
-recipient and groups by partition.
+`plan` decides; the rest reads and publishes. It validates, resolves the audience, chooses the lane
+of each recipient and groups by partition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Raw
@@ -58,7 +58,7 @@ class Prioritize:
     """The function; see `function.Function`."""
 
     name = "prioritize"
-    windows: dict[Lane, float] = {"high": 0.0, "medium": 0.0, "low": 0.0}  # noqa: RUF012
+    windows: Final[Mapping[Lane, float]] = {"high": 0.0, "medium": 0.0, "low": 0.0}
     rows_max = ROWS_MAX
 
     def __init__(self, publisher: Publisher, *, now_microseconds: Callable[[], int]) -> None:
@@ -71,7 +71,8 @@ class Prioritize:
 
     def read(self, message: Message) -> Work:
         """Check an update; raises UpdateRefused."""
-        # The publisher's clock is compared with the moment of acceptance: a redelivery decides the same.
+        # The publisher's clock is compared with the moment of acceptance: a redelivery decides the
+        # same.
         update, items = parse_update(message.payload, now_microseconds=message.stored_at)
         reading = read_update(
             update,
@@ -90,11 +91,18 @@ class Prioritize:
 
 
 def read_update(
-    update: FeedUpdate, items: Sequence[Item], *, subject: str, accepted_at: int, traceparent: str | None
+    update: FeedUpdate,
+    items: Sequence[Item],
+    *,
+    subject: str,
+    accepted_at: int,
+    traceparent: str | None,
 ) -> Reading:
     """What the log and the lanes need to know of an update; raises UpdateRefused."""
     users, feed = recipients(update), update.feed_type
-    channels = [topic_channel(feed)] if users is None else [user_channel(user, feed) for user in users]
+    channels = (
+        [topic_channel(feed)] if users is None else [user_channel(user, feed) for user in users]
+    )
     priority = update.priority or subjects.priority_of(subject)
     kind, published_at = kind_of(update), microseconds(update.timestamp)
     updates = []
@@ -193,11 +201,15 @@ def _size(update: LaneUpdate) -> int:
 
 def _body(update: FeedUpdate, item: Item, priority: Lane) -> bytes:
     metadata = update.metadata
-    known = {} if metadata is None else {
-        "source": metadata.source,
-        "batchId": metadata.batch_id,
-        "experimentId": metadata.experiment_id,
-    }
+    known = (
+        {}
+        if metadata is None
+        else {
+            "source": metadata.source,
+            "batchId": metadata.batch_id,
+            "experimentId": metadata.experiment_id,
+        }
+    )
     return public_body(
         PublicBody(
             update_id=update.update_id,

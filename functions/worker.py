@@ -1,7 +1,8 @@
 """The worker: a short-lived process that runs one function. The only loop.
 
-It pulls, reads, hands due lanes to the function, settles, and leaves: when idle, at the end of its life, above its
-memory cap, or when told to. While the function's dependency is down it holds what it has and pulls nothing.
+It pulls, reads, hands due lanes to the function, settles, and leaves: when idle, at the end of its
+life, above its memory cap, or when told to. While the function's dependency is down it holds what
+it has and pulls nothing.
 """
 
 from __future__ import annotations
@@ -181,7 +182,9 @@ class Worker:
         text = json.dumps({"worker": self.id, "leaving": leaving})
         self._connection.send(subjects.control_workers(self._function.name), text.encode())
 
-    def _on_announcement(self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
+    def _on_announcement(
+        self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
+    ) -> None:
         try:
             said = json.loads(payload)
             worker, leaving = str(said["worker"]), bool(said["leaving"])
@@ -263,7 +266,7 @@ class Worker:
     def _hold(self, taken: list[Held], lane: Lane, error: LivefeedError) -> None:
         """The dependency is down: keep the messages, try later, pull nothing meanwhile."""
         self._intake.lanes[lane].put_back(taken)
-        self._breaker.failed(self._clock(), jitter=random.random())  # noqa: S311
+        self._breaker.failed(self._clock(), jitter=random.random())
         self.summary.retried += len(taken)
         logger.warning("%s holds %d messages: %s", self.id, len(self._intake), error)
 

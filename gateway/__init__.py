@@ -1,4 +1,4 @@
-"""The gateway: pushes each user's updates to every connected device and brings returning ones up to date.
+"""The gateway: pushes updates to every connected device, and brings returning ones up to date.
 
 It holds no state that cannot be rebuilt: positions come from the clients, updates from the log.
 """

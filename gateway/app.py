@@ -1,4 +1,4 @@
-"""The gateway's doors: the WebSocket, the snapshot, and on a port of their own health and readiness."""
+"""The gateway's doors: WebSocket and snapshot; on a port of their own, health and readiness."""
 
 from __future__ import annotations
 
@@ -260,4 +260,3 @@ def _problem(status: int, code: str, message: str, *, retryable: bool) -> Respon
     return Response(
         json.dumps(body), status_code=status, headers=headers, media_type="application/json"
     )
-

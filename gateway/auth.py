@@ -31,7 +31,7 @@ class Authenticator:
         return principal_of(self._verifier.verify(token), feeds_default=self._feeds_default)
 
     def allows_origin(self, request: HTTPConnection) -> bool:
-        """Whether a page of the request's origin may connect; what sends no Origin is no browser."""
+        """Whether a page of this origin may connect; what sends no Origin is no browser."""
         origins = request.headers.getlist("origin")
         if not origins or "*" in self._origins:
             return True

@@ -1,6 +1,7 @@
 """Catch-up: the one recovery path. Gathers what connections miss into few reads of the log.
 
-First connect, reconnect, gap, slow reader, lost push: each is "send what is newer than my position".
+First connect, reconnect, gap, slow reader, lost push: each is "send what is newer than my
+position".
 """
 
 from __future__ import annotations
@@ -119,11 +120,11 @@ class CatchUp:
 
     def _failed(self, batch: dict[Place, set[Connection]], error: Exception) -> None:
         self.failures += 1
-        if not isinstance(error, LivefeedError):
-            logger.exception("a catch-up read failed")
-        else:
+        if isinstance(error, LivefeedError):
             logger.warning("a catch-up waits: %s", error)
-        wait = RETRY_SECONDS * (0.5 + random.random())  # noqa: S311
+        else:
+            logger.error("a catch-up read failed", exc_info=error)
+        wait = RETRY_SECONDS * (0.5 + random.random())
         asyncio.get_running_loop().call_later(wait, self._again, batch)
 
     def _again(self, batch: dict[Place, set[Connection]]) -> None:
@@ -155,7 +156,7 @@ class HeadCheck:
         """Check every connection within a second: pushes were lost."""
         now = asyncio.get_running_loop().time()
         for connection in self._due:
-            self._due[connection] = now + random.random()  # noqa: S311
+            self._due[connection] = now + random.random()
 
     async def run(self) -> None:
         """Check for ever."""
@@ -171,7 +172,7 @@ class HeadCheck:
         for connection in connections:
             if connection in self._due:
                 # Spread by up to a tenth, so that what connected together does not stay together.
-                spread = 0.95 + random.random() / 10  # noqa: S311
+                spread = 0.95 + random.random() / 10
                 self._due[connection] = now + HEAD_CHECK_SECONDS * spread
         channels = {channel for connection in connections for channel in connection.positions}
         if not channels:

@@ -81,7 +81,7 @@ class Connection:
         return list(self._feeds)
 
     def establish(self, feeds: Iterable[str]) -> None:
-        """Greet the client and follow its first feeds; forbidden ones are answered with an error."""
+        """Greet the client and follow its first feeds; forbidden ones get an error."""
         allowed = [feed for feed in dict.fromkeys(feeds) if self._may_follow(feed) is None]
         frame = protocol.connection_established(
             connection_id=self.id,
@@ -223,7 +223,9 @@ class Connection:
     def _announce(self, feed: str) -> None:
         followed = self._feeds[feed]
         channels = channels_of(self.principal.user_id, feed)
-        if not followed.announced and not any(self.positions[name].catching_up for name in channels):
+        if not followed.announced and not any(
+            self.positions[name].catching_up for name in channels
+        ):
             followed.announced = True
             self._send(protocol.caught_up([feed]))
 
@@ -289,4 +291,3 @@ def _page_frame(page: Page, after: int) -> bytes:
         replay=True,
         more=page.more,
     )
-

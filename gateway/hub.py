@@ -1,4 +1,4 @@
-"""The hub: which connections want which live batches; one core-NATS subscription for each user and topic."""
+"""The hub: who wants which live batches; one core-NATS subscription for each user and topic."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Hub:
                 self._nats.unsubscribe_now(self._subscriptions.pop(subject))
 
     async def settle(self) -> None:
-        """Return when the server knows every subscription: what is committed later is pushed here."""
+        """Return when the server knows every subscription: later commits are pushed here."""
         if self.fresh:
             self.fresh = False
             await self._nats.flush(2)

@@ -112,4 +112,3 @@ async def _first(*waits: Coroutine[object, object, object]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
-

@@ -60,7 +60,8 @@ async def snapshot(
     after = query.after
     rest = items if after is None else [item for item in items if item.order() > after]
     shown = rest[: query.limit]
-    # The cursor of the first read: what changed during the later ones is sent again, and changes nothing.
+    # The cursor of the first read: what changed during the later ones is sent again, and changes
+    # nothing.
     cursor = Cursor(
         client_epoch(first[0].epoch, principal.user_id),
         {client_name(page.channel): page.head for page in first},
@@ -93,6 +94,7 @@ def _encode_after(order: FeedOrder) -> str:
 def _decode_after(text: str) -> FeedOrder:
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(raw, type=FeedOrder)
+        rank, identifier, channel = msgspec.json.decode(raw, type=tuple[float, str, str])
     except (ValueError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused("parameter_invalid", "after is not a value of `next`") from error
+    return rank, identifier, channel

@@ -15,7 +15,8 @@ from livefeed.protocol import CloseCode
 class Socket:
     """Sends frames in order; never waits, never grows beyond its bound.
 
-    Above the bound `has_room` is false: the connection stops sending and remembers that it is behind.
+    Above the bound `has_room` is false: the connection stops sending and remembers that it is
+    behind.
     """
 
     def __init__(self, websocket: WebSocket, *, on_room: Callable[[], None]) -> None:

@@ -52,5 +52,7 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
     if not isinstance(feeds, list) or len(feeds) > CLAIM_FEEDS_MAX:
         raise AccessRefused("token_invalid", f"feeds must be a list of at most {CLAIM_FEEDS_MAX}")
     if not all(isinstance(feed, str) and _pattern.fullmatch(feed) for feed in feeds):
-        raise AccessRefused("token_invalid", "feeds must hold feed names or prefixes such as news-*")
+        raise AccessRefused(
+            "token_invalid", "feeds must hold feed names or prefixes such as news-*"
+        )
     return Principal(user_id, tuple(feeds), float(claims["exp"]))

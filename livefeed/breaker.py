@@ -1,7 +1,7 @@
 """The circuit breaker: whether to call a dependency that has been failing.
 
-Pure: the clock and the jitter are arguments. Closed: calls go through. Open: none until a time that grows
-with each failed probe. Half open: exactly one probe. A cancelled call counts as nothing.
+Pure: the clock and the jitter are arguments. Closed: calls go through. Open: none until a time that
+grows with each failed probe. Half open: exactly one probe. A cancelled call counts as nothing.
 """
 
 from __future__ import annotations

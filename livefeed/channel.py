@@ -1,7 +1,7 @@
 """Channels: the names of keyed logs, in the log and as a client sees them.
 
-Pure. In the log: `user:<id>/<feed>` or `topic:<feed>`. To a client, who is one user, the same two are
-`me/<feed>` and `all/<feed>`: a client's name can never point at somebody else's channel.
+Pure. In the log: `user:<id>/<feed>` or `topic:<feed>`. To a client, who is one user, the same two
+are `me/<feed>` and `all/<feed>`: a client's name can never point at somebody else's channel.
 """
 
 from __future__ import annotations

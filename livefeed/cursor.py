@@ -1,7 +1,7 @@
 """The cursor: what a client holds, so that it can continue where it was.
 
-Pure. A cursor is an epoch and a position in each channel. The epoch that a client sees also names the
-user (by a hash), so another user's cursor is refused instead of silently skipping updates.
+Pure. A cursor is an epoch and a position in each channel. The epoch that a client sees also names
+the user (by a hash), so another user's cursor is refused instead of silently skipping updates.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def _positions(positions: Mapping[str, int], user_id: str) -> dict[str, int]:
         if channel is None:
             raise CursorRefused("cursor_invalid", "a channel is me/<feed> or all/<feed>")
         if not 0 <= seq <= POSITION_MAX:
-            raise CursorRefused("cursor_invalid", f"a position is a number from 0 to {POSITION_MAX}")
+            raise CursorRefused(
+                "cursor_invalid", f"a position is a number from 0 to {POSITION_MAX}"
+            )
         resolved[channel] = seq
     return resolved
 

@@ -1,7 +1,8 @@
 """An entry: the newest update of one facet of one item of a channel, and how two of them merge.
 
-Pure. `merge` is commutative, associative and idempotent; the upsert in `adapters/postgres/log.py` does the
-same in SQL. From that follow dedupe, last-write-wins, no zombies, and coalescing by construction.
+Pure. `merge` is commutative, associative and idempotent; the upsert in `adapters/postgres/log.py`
+does the same in SQL. From that follow dedupe, last-write-wins, no zombies, and coalescing by
+construction.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def coalesce(entries: Iterable[tuple[EntryKey, Entry]]) -> dict[EntryKey, Entry]
 
 
 def feed_rank(rank: float | None, born: int) -> float:
-    """The place of an item in its feed, highest first: the publisher's rank, else its birth in seconds."""
+    """An item's place in its feed, highest first: the publisher's rank, else seconds at birth."""
     if rank is not None:
         return rank
     if born >= BORN_UNKNOWN:

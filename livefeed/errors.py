@@ -1,14 +1,14 @@
 """Every error that livefeed raises on purpose, as one tree.
 
-    LivefeedError
-    ├── Refused            the input is wrong; the same input will be wrong for ever
-    │   ├── UpdateRefused      an update that goes to the dead-letter queue
-    │   ├── CursorRefused      a cursor that is not this user's or not a cursor
-    │   ├── FrameRefused       a frame that breaks the WebSocket protocol
-    │   └── AccessRefused      a token that does not allow what was asked
-    ├── Unavailable        a server is away; the same input may succeed later
-    ├── Misconfigured      a setting or a server's configuration has to be changed by a person
-    └── OutcomeUnknown     a publish may or may not have been stored; publish it again
+LivefeedError
+├── Refused            the input is wrong; the same input will be wrong for ever
+│   ├── UpdateRefused      an update that goes to the dead-letter queue
+│   ├── CursorRefused      a cursor that is not this user's or not a cursor
+│   ├── FrameRefused       a frame that breaks the WebSocket protocol
+│   └── AccessRefused      a token that does not allow what was asked
+├── Unavailable        a server is away; the same input may succeed later
+├── Misconfigured      a setting or a server's configuration has to be changed by a person
+└── OutcomeUnknown     a publish may or may not have been stored; publish it again
 """
 
 from __future__ import annotations

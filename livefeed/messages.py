@@ -1,6 +1,7 @@
 """The two internal messages: prioritize → deliver (lane message), deliver → gateway (live message).
 
-Pure. Bodies are carried as the JSON that a client will read, so no step after prioritize parses one.
+Pure. Bodies are carried as the JSON that a client will read, so no step after prioritize parses
+one.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class LaneMessage(Struct, frozen=True):
 
 
 class LiveChannel(Struct, frozen=True, rename={"start": "from", "end": "to"}):
-    """What one flush changed in one channel: everything in (from, to], or only where its head is."""
+    """What one flush changed in a channel: everything in (from, to], or only where its head is."""
 
     channel: str
     start: int
@@ -116,9 +117,7 @@ def decode_live_message(payload: bytes) -> LiveMessage:
     return _live_decoder.decode(payload)
 
 
-def public_update(
-    channel: str, seq: int, *, rank: float | None, born: int, body: bytes
-) -> bytes:
+def public_update(channel: str, seq: int, *, rank: float | None, born: int, body: bytes) -> bytes:
     """One update as a frame shows it: the stored body with its place in the channel.
 
     Args:

@@ -1,7 +1,8 @@
 """Which partition a channel is in, and which worker serves a partition.
 
 Pure. The partition of a user or topic is fixed for ever; the server of a partition is the worker
-with the highest rendezvous weight among those alive, so one worker more or less moves only its share.
+with the highest rendezvous weight among those alive, so one worker more or less moves only its
+share.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gap rule: what to do with a live batch or a page, given where a connection is in a channel.
 
-Pure. The live push is a hint that saves a read: whatever does not continue exactly at the position is
-answered by a catch-up from the log, so a lost, doubled or reordered push can do no harm.
+Pure. The live push is a hint that saves a read: whatever does not continue exactly at the position
+is answered by a catch-up from the log, so a lost, doubled or reordered push can do no harm.
 """
 
 from __future__ import annotations

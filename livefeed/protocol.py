@@ -42,7 +42,6 @@ class CloseCode(IntEnum):
     """The cursor is not one, or another user's."""
 
 
-
 ERRORS: Final[Mapping[str, str]] = {
     "frame_invalid": "the frame is not JSON, or not one of the client's frames",
     "frame_too_large": f"the frame is larger than {INBOUND_FRAME_BYTES_MAX} bytes",
@@ -106,7 +105,7 @@ class Refresh(Struct, frozen=True, tag="refresh", forbid_unknown_fields=True):
 
 ClientFrame = Subscribe | Unsubscribe | Seen | Visibility | Refresh
 
-_decoder = msgspec.json.Decoder(ClientFrame)
+_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -142,7 +141,7 @@ def connection_established(
     )
 
 
-def feed_updates(  # noqa: PLR0913  # one argument a field of the frame
+def feed_updates(  # one argument a field of the frame
     *,
     batch_id: str,
     timestamp: str,

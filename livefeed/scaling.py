@@ -14,7 +14,7 @@ CRASH_DELAYS_SECONDS: Final = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def workers_wanted(*, lag: int, running: int, processes_max: int) -> int:
-    """Workers that should run now; none is stopped for too little lag, idle ones leave by themselves.
+    """Workers that should run now; idle ones leave by themselves.
 
     Args:
         lag: Messages pending and in workers' hands.

@@ -26,9 +26,7 @@ class Settings(BaseSettings):
         env_prefix="LIVEFEED_", frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
-    nats_url: str = Field(
-        "nats://127.0.0.1:4222", description="NATS servers, separated by commas."
-    )
+    nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas.")
     nats_monitor_url: str | None = Field(
         None,
         description="HTTP monitoring address of the NATS server; `doctor` reads the real "
@@ -61,12 +59,8 @@ class Settings(BaseSettings):
     jwt_algorithm: Literal["HS256", "RS256", "EdDSA"] = Field(
         "HS256", description="The one algorithm that tokens may be signed with."
     )
-    jwt_secret: str | None = Field(
-        None, description="Key of HS256, at least 32 bytes.", repr=False
-    )
-    jwt_public_key: str | None = Field(
-        None, description="PEM of the public key of RS256 or EdDSA."
-    )
+    jwt_secret: str | None = Field(None, description="Key of HS256, at least 32 bytes.", repr=False)
+    jwt_public_key: str | None = Field(None, description="PEM of the public key of RS256 or EdDSA.")
     jwt_private_key: str | None = Field(
         None,
         description="PEM of the private key; only `livefeed token` needs it.",
@@ -121,7 +115,9 @@ class Settings(BaseSettings):
         elif self.jwt_public_key is None and self.jwt_private_key is None:
             raise ValueError(f"{self.jwt_algorithm} needs LIVEFEED_JWT_PUBLIC_KEY")
         if self.worker_idle_seconds > self.worker_life_seconds:
-            raise ValueError("LIVEFEED_WORKER_IDLE_SECONDS must not exceed LIVEFEED_WORKER_LIFE_SECONDS")
+            raise ValueError(
+                "LIVEFEED_WORKER_IDLE_SECONDS must not exceed LIVEFEED_WORKER_LIFE_SECONDS"
+            )
         for name, url in (("DATABASE", self.database_url), ("REPLICA", self.replica_url)):
             if url is not None and urlsplit(url).scheme not in {"postgresql", "postgres"}:
                 raise ValueError(f"LIVEFEED_{name}_URL must start with postgresql://")
@@ -144,4 +140,3 @@ def load_settings(**overrides: object) -> Settings:
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise Misconfigured("; ".join(lines)) from error
-

@@ -76,5 +76,3 @@ def live_topic(feed: str) -> str:
 def control_workers(function: str) -> str:
     """Where the workers of a function announce themselves."""
     return f"feed.control.workers.{function}"
-
-

@@ -1,7 +1,7 @@
 """The streams and consumers that a livefeed needs, as data.
 
-Pure. `livefeed provision` makes a server match this table and never destroys data; `livefeed doctor`
-compares a server with it.
+Pure. `livefeed provision` makes a server match this table and never destroys data; `livefeed
+doctor` compares a server with it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The update: what a publisher says, checked once at the door.
 
-Pure. `parse_update` turns bytes into a `FeedUpdate` or raises `UpdateRefused` with the reason under which
-the bytes go to the dead-letter queue. The content stays the publisher's own bytes: it is checked,
-never rewritten. `update_schema` is the JSON Schema of the same model.
+Pure. `parse_update` turns bytes into a `FeedUpdate` or raises `UpdateRefused` with the reason under
+which the bytes go to the dead-letter queue. The content stays the publisher's own bytes: it is
+checked, never rewritten. `update_schema` is the JSON Schema of the same model.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ _content_schema = {
 class Audience(Struct, frozen=True, forbid_unknown_fields=True):
     """Who an update is for: exactly one of the three."""
 
-    users: Annotated[list[Id], Meta(min_length=1, max_length=AUDIENCE_USERS_MAX)] | UnsetType = UNSET
+    users: Annotated[list[Id], Meta(min_length=1, max_length=AUDIENCE_USERS_MAX)] | UnsetType = (
+        UNSET
+    )
     followers: Id | UnsetType = UNSET
     feed: bool | UnsetType = UNSET
 
@@ -145,7 +147,7 @@ def recipients(update: FeedUpdate) -> list[str] | None:
     """
     if update.user_id is not None:
         return [update.user_id]
-    assert update.audience is not None  # noqa: S101  # checked by parse_update
+    assert update.audience is not None  # checked by parse_update
     if update.audience.users is not UNSET:
         return list(dict.fromkeys(update.audience.users))
     if update.audience.feed is True:
@@ -171,7 +173,11 @@ def update_schema() -> dict[str, Any]:
 
 def _present(name: str, *, not_in: str) -> dict[str, Any]:
     absent = {"properties": {not_in: {"type": "null"}}}
-    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}, **{"allOf": [absent]}}
+    return {
+        "required": [name],
+        "properties": {name: {"not": {"type": "null"}}},
+        "allOf": [absent],
+    }
 
 
 def _items(content: bytes) -> list[Item]:
@@ -217,7 +223,9 @@ def _check_names(update: FeedUpdate) -> None:
     if audience is not None:
         given = [audience.users, audience.followers, audience.feed]
         if sum(field is not UNSET for field in given) != 1 or audience.feed is False:
-            raise _invalid('audience must be one of {"users": […]}, {"followers": id}, {"feed": true}')
+            raise _invalid(
+                'audience must be one of {"users": […]}, {"followers": id}, {"feed": true}'
+            )
         users = audience.users if audience.users is not UNSET else []
         users = [*users, audience.followers] if audience.followers is not UNSET else users
     if not all(is_id(user) for user in users):
@@ -227,7 +235,8 @@ def _check_names(update: FeedUpdate) -> None:
 def _check_clock(update: FeedUpdate, now_microseconds: int) -> None:
     ahead = microseconds(update.timestamp) - now_microseconds
     if ahead > FUTURE_SECONDS_MAX * 1_000_000:
-        detail = f"timestamp is {math.ceil(ahead / 1e6)} s ahead, at most {FUTURE_SECONDS_MAX} s are allowed"
+        seconds = math.ceil(ahead / 1e6)
+        detail = f"timestamp is {seconds} s ahead, at most {FUTURE_SECONDS_MAX} s are allowed"
         raise UpdateRefused("timestamp_in_future", detail)
 
 

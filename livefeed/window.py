@@ -1,8 +1,9 @@
 """Windows: when a lane flushes.
 
-Pure: times are seconds of one monotonic clock. High flushes at once and gathers only while the flush
-before it runs. Medium and low gather for their window, but a quiet lane has nothing to gain from
-waiting: until a lane has seen `QUIET_ARRIVALS_MAX` arrivals within its window, it flushes after a moment.
+Pure: times are seconds of one monotonic clock. High flushes at once and gathers only while the
+flush before it runs. Medium and low gather for their window, but a quiet lane has nothing to gain
+from waiting: until a lane has seen `QUIET_ARRIVALS_MAX` arrivals within its window, it flushes
+after a moment.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ def command(*, as_json: bool) -> None:
         return
     for name, field in Settings.model_fields.items():
         click.secho(f"LIVEFEED_{name.upper()}={values[name]}", bold=True)
-        click.echo(click.wrap_text(field.description or "", initial_indent="  ", subsequent_indent="  "))
+        click.echo(
+            click.wrap_text(field.description or "", initial_indent="  ", subsequent_indent="  ")
+        )
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -49,7 +49,8 @@ class _Group(click.Group):
 def cli() -> None:
     """Keep the feeds of many users current, in real time and without gaps.
 
-    Settings come from the environment (LIVEFEED_…); a stack that `livefeed up` runs is found by itself.
+    Settings come from the environment (LIVEFEED_…); a stack that `livefeed up` runs is found by
+    itself.
     """
 
 

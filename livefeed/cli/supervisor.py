@@ -1,4 +1,4 @@
-"""Keeps the parts of a stack running: starts them in order, starts again what dies, stops in reverse."""
+"""Keeps parts running: starts them in order, starts again what dies, stops in reverse."""
 
 from __future__ import annotations
 

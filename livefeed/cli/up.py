@@ -62,8 +62,8 @@ class Plan:
 def command(data: Path | None, port: int, gateways: int) -> None:
     """Run a whole livefeed on this computer: NATS, PostgreSQL, workers and gateways.
 
-    Servers that LIVEFEED_NATS_URL or LIVEFEED_DATABASE_URL name are used instead of embedded ones. Gateways
-    after the first listen on the ports that follow. Ctrl-C drains and stops everything.
+    Servers that LIVEFEED_NATS_URL or LIVEFEED_DATABASE_URL name are used instead of embedded ones.
+    Gateways after the first listen on the ports that follow. Ctrl-C drains and stops everything.
     """
     plan = Plan((data or default_data_directory()).absolute(), port, gateways)
     plan.data.mkdir(parents=True, exist_ok=True)

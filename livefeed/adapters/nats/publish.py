@@ -1,7 +1,7 @@
 """The publish window: acknowledged publishes whose futures always end.
 
-One inbox, one future a message. A publish that was not acknowledged in time is *unknown*, not failed: it is
-sent again with the same id, or, where no id is given, the caller must be idempotent.
+One inbox, one future a message. A publish that was not acknowledged in time is *unknown*, not
+failed: it is sent again with the same id, or, where no id is given, the caller must be idempotent.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
 """The own pull: messages of one durable consumer, with one request outstanding.
 
-nats-py's `fetch` costs a task, a timer and an id for each message and may stall for its whole timeout. Here
-a request stays with the server until its messages are there, and is renewed the moment it is used up.
+nats-py's `fetch` costs a task, a timer and an id for each message and may stall for its whole
+timeout. Here a request stays with the server until its messages are there, and is renewed the
+moment it is used up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from livefeed.adapters.nats.connection import Connection, DirectSubscription, decode_headers
 from livefeed.topology import Consumer
@@ -78,9 +81,12 @@ class Pull:
         clock: Callable[[], float],
     ) -> None:
         self._connection = connection
-        self._consumer = consumer
         self._batch = batch
-        self._batch_bytes = batch_bytes
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
+        expires = int(REQUEST_SECONDS * 1e9)
+        self._request = msgspec.json.encode(
+            {"batch": batch, "max_bytes": batch_bytes, "expires": expires}
+        )
         self._on_message = on_message
         self._wanted = wanted
         self._clock = clock
@@ -103,12 +109,7 @@ class Pull:
             return
         if not self._wanted():
             return
-        expires = int(REQUEST_SECONDS * 1e9)
-        request = (
-            f'{{"batch":{self._batch},"max_bytes":{self._batch_bytes},"expires":{expires}}}'.encode()
-        )
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.name}"
-        if self._connection.send(subject, request, reply=self._inbox):
+        if self._connection.send(self._subject, self._request, reply=self._inbox):
             self._outstanding = self._batch
             self._overdue_at = now + REQUEST_SECONDS + OVERDUE_SECONDS
 

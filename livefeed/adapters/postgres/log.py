@@ -1,8 +1,9 @@
 """The write side of the keyed log: persist a flush, raise a floor, keep the epoch.
 
-The upsert is `entry.merge` in SQL: a newer order key moves the row to a new seq; an older one changes
-nothing, but for the item's birth, of which the earliest stays. Seqs are given out under the channel's row lock,
-so commit order is seq order within a channel; channels are locked in order, so flushes do not deadlock.
+The upsert is `entry.merge` in SQL: a newer order key moves the row to a new seq; an older one
+changes nothing, but for the item's birth, of which the earliest stays. Seqs are given out under the
+channel's row lock, so commit order is seq order within a channel; channels are locked in order, so
+flushes do not deadlock.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ select id, seq, floor, (select epoch from feed_epoch) as epoch
 from feed_channel where id = any($1::bigint[]) order by id for no key update
 """
 
-_UPSERT = """
+_NEWER = """(held.explicit, held.version, held.ref)
+        < (excluded.explicit, excluded.version, excluded.ref)"""
+
+_UPSERT = f"""
 with changed as (
     insert into feed_entry as held
         (channel_id, item, facet, seq, explicit, version, ref, kind, rank, born)
@@ -95,13 +99,13 @@ with changed as (
         $6::bigint[], $7::bytea[], $8::smallint[], $9::float8[], $10::bigint[])
     on conflict (channel_id, item, facet) do update set
         seq = excluded.seq,
-        explicit = case when {newer} then excluded.explicit else held.explicit end,
-        version = case when {newer} then excluded.version else held.version end,
-        ref = case when {newer} then excluded.ref else held.ref end,
-        kind = case when {newer} then excluded.kind else held.kind end,
-        rank = case when {newer} then excluded.rank else held.rank end,
+        explicit = case when {_NEWER} then excluded.explicit else held.explicit end,
+        version = case when {_NEWER} then excluded.version else held.version end,
+        ref = case when {_NEWER} then excluded.ref else held.ref end,
+        kind = case when {_NEWER} then excluded.kind else held.kind end,
+        rank = case when {_NEWER} then excluded.rank else held.rank end,
         born = least(held.born, excluded.born)
-    where {newer} or excluded.born < held.born
+    where {_NEWER} or excluded.born < held.born
     returning channel_id, seq, explicit, version, ref, kind, rank, born
 ), moved as (
     update feed_channel set seq = top.seq
@@ -109,10 +113,7 @@ with changed as (
     where id = top.channel_id
 )
 select * from changed order by channel_id, seq
-""".format(
-    newer="(held.explicit, held.version, held.ref)"
-    " < (excluded.explicit, excluded.version, excluded.ref)"
-)
+"""  # noqa: S608  # our own words
 
 _RAISE_FLOOR = """
 update feed_channel set floor = greatest(floor, least($2, seq)) where name = $1 returning id, floor
@@ -122,8 +123,8 @@ _TRIM_TO = """
 select max(seq) as seq from (
     (select entry.seq from feed_entry entry join feed_channel channel on channel.id = channel_id
      where name = $1 and facet = 0 order by entry.seq desc offset $2 limit 1)
-    union all
-    (select max(entry.seq) from feed_entry entry join feed_channel channel on channel.id = channel_id
+    union all (select max(entry.seq) from feed_entry entry join feed_channel channel on channel.id =
+    channel_id
      join feed_body body on body.ref = entry.ref
      where name = $1 and body.persisted_at < now() - make_interval(secs => $3))
 ) as falling
@@ -172,7 +173,9 @@ class Log:
             if row is None:
                 return 0
             await connection.execute(
-                "delete from feed_entry where channel_id = $1 and seq <= $2", row["id"], row["floor"]
+                "delete from feed_entry where channel_id = $1 and seq <= $2",
+                row["id"],
+                row["floor"],
             )
             return int(row["floor"])
 
@@ -208,8 +211,8 @@ async def renew_epoch_if_changed(connection: asyncpg.Connection) -> None:
 async def _insert_bodies(
     connection: Connection, entries: Mapping[EntryKey, Entry], bodies: Mapping[bytes, Body]
 ) -> None:
-    # Sorted, so that two flushes with the same bodies cannot deadlock; before the transaction, so that
-    # nobody waits for a channel while bodies are written.
+    # Sorted, so that two flushes with the same bodies cannot deadlock; before the transaction, so
+    # that nobody waits for a channel while bodies are written.
     refs = sorted({entry.order.ref for entry in entries.values()})
     await connection.execute(_INSERT_BODIES, *_columns([bodies[ref] for ref in refs]))
 

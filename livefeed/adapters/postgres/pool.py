@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ UNAVAILABLE: Final = (
 """Errors that say nothing about the data: the same call may succeed later."""
 
 Connection = asyncpg.pool.PoolConnectionProxy
-OnConnect = Callable[[asyncpg.Connection], Awaitable[None]]
+OnConnect = Callable[[asyncpg.Connection], Coroutine[Any, Any, None]]
 
 
 class Pool:

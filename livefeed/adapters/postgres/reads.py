@@ -118,15 +118,11 @@ async def _fetch(pool: Pool, statement: str, *arguments: object) -> list[asyncpg
 def _page(rows: list[asyncpg.Record], entries_max: int) -> Page:
     first = rows[0]
     updates = [
-        StoredUpdate(
-            row["seq"], row["facet"], row["kind"], row["rank"], row["born"], row["body"]
-        )
+        StoredUpdate(row["seq"], row["facet"], row["kind"], row["rank"], row["born"], row["body"])
         for row in rows
         if row["seq"] is not None
     ]
     available = first["available"] or 0
     more = available == entries_max or len(updates) < available
     end = updates[-1].seq if more else max(first["head"], first["floor"])
-    return Page(
-        first["name"], first["epoch"], first["head"], first["floor"], end, more, updates
-    )
+    return Page(first["name"], first["epoch"], first["head"], first["floor"], end, more, updates)

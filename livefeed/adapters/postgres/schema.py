@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -17,6 +19,8 @@ from sqlalchemy.pool import NullPool
 
 from livefeed.adapters.postgres.tables import metadata
 from livefeed.errors import Unavailable
+
+Result = TypeVar("Result")
 
 MIGRATION_LOCK = 0x6C697665  # "live": one migration at a time in the fleet.
 
@@ -50,11 +54,11 @@ async def drift(url: str) -> list[str]:
 def latest_revision() -> str:
     """The revision that this version wants."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None  # noqa: S101  # there is a first migration
+    assert head is not None  # there is a first migration
     return head
 
 
-async def _with_connection(url: str, work):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+async def _with_connection(url: str, work: Callable[[Connection], Result]) -> Result:
     engine = _engine(url)
     try:
         async with asyncio.timeout(60), engine.connect() as connection:

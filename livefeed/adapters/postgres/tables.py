@@ -53,7 +53,9 @@ feed_entry = Table(
     Column("ref", LargeBinary, nullable=False, comment="order key, third part; the body's key"),
     Column("kind", SmallInteger, nullable=False, comment="place in update.KINDS"),
     Column("rank", Double, comment="the publisher's content.rank"),
-    Column("born", BigInteger, nullable=False, comment="microseconds since 1970, see entry.born_of"),
+    Column(
+        "born", BigInteger, nullable=False, comment="microseconds since 1970, see entry.born_of"
+    ),
     PrimaryKeyConstraint("channel_id", "item", "facet"),
     Index("feed_entry_channel_id_seq", "channel_id", "seq"),
 )

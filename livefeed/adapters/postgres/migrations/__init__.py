@@ -1,0 +1,1 @@
+"""Alembic's scripts: expand and contract only."""

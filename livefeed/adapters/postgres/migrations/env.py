@@ -1,4 +1,4 @@
-"""Alembic's entry: run by `livefeed.adapters.postgres.schema` with a connection, never by itself."""
+"""Alembic's entry: `livefeed.adapters.postgres.schema` runs it with a connection."""
 
 from __future__ import annotations
 

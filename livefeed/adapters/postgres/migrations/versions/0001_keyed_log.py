@@ -66,9 +66,7 @@ def _create_entries() -> None:
     op.create_table(
         "feed_entry",
         sa.Column("channel_id", sa.BigInteger, sa.ForeignKey("feed_channel.id"), nullable=False),
-        sa.Column(
-            "item", sa.BigInteger, nullable=False, comment="64-bit hash of the content id"
-        ),
+        sa.Column("item", sa.BigInteger, nullable=False, comment="64-bit hash of the content id"),
         sa.Column("facet", sa.SmallInteger, nullable=False, comment="0 content, 1 engagement"),
         sa.Column("seq", sa.BigInteger, nullable=False),
         sa.Column("explicit", sa.SmallInteger, nullable=False, comment="order key, first part"),
