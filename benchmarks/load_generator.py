@@ -1,8 +1,8 @@
 """Thousands of WebSocket clients in one process, cheap enough to leave the CPU to the servers.
 
 The clients are raw asyncio protocols with their own frame parser, which does no I/O and needs no
-loop. A scenario drives them from a process of its own (`LoadProcess`), so that the CPU and memory
-of the servers are measured apart from the load.
+loop. A scenario drives them from a process of its own (`load_process.LoadProcess`), so that the CPU
+and memory of the servers are measured apart from the load.
 """
 
 from __future__ import annotations
@@ -18,24 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-
-from benchmarks import LatencyRecorder, Link, LoadFailed, LoadProcess, Usage, usage_of
-
-__all__ = [
-    "Client",
-    "Connected",
-    "FrameParser",
-    "LatencyRecorder",
-    "Link",
-    "LoadFailed",
-    "LoadProcess",
-    "ProtocolBroken",
-    "Usage",
-    "connect_many",
-    "encode_client_frame",
-    "raise_file_limit",
-    "usage_of",
-]
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 WHOLE_TEXT: Final = 0x80 | TEXT
@@ -348,7 +330,7 @@ async def connect_many(
             )
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    await _open(client, host, port, source)
+                    await open_client(client, host, port, source)
                 clients.append(client)
             except OSError as error:
                 client.cut()
@@ -359,7 +341,8 @@ async def connect_many(
     return Connected(clients, failures, time.perf_counter() - started)
 
 
-async def _open(client: Client, host: str, port: int, source: str | None) -> None:
+async def open_client(client: Client, host: str, port: int, source: str | None) -> None:
+    """Connect a client, and return when its handshake is done; raises OSError."""
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:

@@ -183,4 +183,4 @@ class HeadCheck:
             logger.warning("a head check waits: %s", error)
             return
         for connection in connections:
-            connection.head(found.epoch, found.heads)
+            connection.head(found)

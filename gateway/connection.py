@@ -13,7 +13,7 @@ from typing import Protocol
 from gateway.socket import Socket
 from livefeed import protocol
 from livefeed.access import Principal
-from livefeed.adapters.postgres.reads import Page
+from livefeed.adapters.postgres.reads import Heads, Page
 from livefeed.channel import channels_of, client_name, feed_of
 from livefeed.cursor import Cursor, client_epoch, resolve
 from livefeed.errors import CursorRefused
@@ -136,17 +136,23 @@ class Connection:
         elif verdict is Verdict.CATCH_UP:
             self._ask(batch.channel)
 
-    def head(self, epoch: str, heads: Mapping[str, int]) -> None:
+    def head(self, now: Heads) -> None:
         """Compare with the heads of the log: the last push may have been lost."""
-        if epoch != self.epoch:
-            self.reset(epoch)
+        if now.epoch != self.epoch:
+            self.reset(now.epoch)
             return
-        for channel, position in self.positions.items():
-            if channel not in heads:
+        for channel, position in list(self.positions.items()):
+            if channel not in now.heads:
                 continue
-            if position.position > heads[channel] and not position.catching_up:
+            if position.catching_up:
+                position.behind(now.heads[channel])
+            elif position.position > now.heads[channel]:
                 self._restart(channel, "position_ahead")
-            elif position.behind(heads[channel]):
+            elif position.behind(now.heads[channel]):
+                self._ask(channel)
+            elif now.floors[channel] > self._floors.get(channel, 0):
+                # Nothing new, but something is gone: the page says so.
+                position.begin()
                 self._ask(channel)
 
     def page(self, page: Page, *, after: int) -> None:

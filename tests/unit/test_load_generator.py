@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import LatencyRecorder, usage_of
 from benchmarks.load_generator import (
     CLOSE,
     PING,
@@ -23,6 +22,7 @@ from benchmarks.load_generator import (
     handshake_request,
     read_handshake,
 )
+from benchmarks.measure import LatencyRecorder, usage_of
 
 SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 200_000)
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

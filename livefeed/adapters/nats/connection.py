@@ -151,11 +151,13 @@ class Connection(Client):
         await self._process_op_err(NatsError(f"nats: {err_msg}"))
 
 
-async def connect(servers: list[str], *, name: str) -> Connection:
+async def connect(
+    servers: list[str], *, name: str, seconds_max: float = CONNECT_SECONDS_MAX
+) -> Connection:
     """Connect, and stay connected whatever happens to the servers.
 
     Raises:
-        Unavailable: When no server answers within 10 s.
+        Unavailable: When no server answers within `seconds_max`.
     """
     connection = Connection()
 
@@ -190,7 +192,7 @@ async def connect(servers: list[str], *, name: str) -> Connection:
         "error_cb": failed,
     }
     try:
-        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+        async with asyncio.timeout(seconds_max):
             await connection.connect(servers, **options)
     except (TimeoutError, OSError, NatsError) as error:
         detail = f"{', '.join(servers)}: {last_error}"

@@ -45,10 +45,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The heads of some channels at one moment; a channel that does not exist is at 0."""
+    """Heads and floors of some channels at one moment; a channel that does not exist is at 0."""
 
     epoch: str
     heads: Mapping[str, int]
+    floors: Mapping[str, int]
 
 
 _PAGES = """
@@ -72,7 +73,7 @@ order by wanted.number, page.seq
 """
 
 _HEADS = """
-select channel.name, channel.seq, epoch.epoch
+select channel.name, channel.seq, channel.floor, epoch.epoch
 from feed_epoch epoch left join feed_channel channel on channel.name = any($1::text[])
 """
 
@@ -103,9 +104,11 @@ async def read_heads(pool: Pool, channels: Sequence[str]) -> Heads:
         Unavailable: The server is away, or its schema is missing.
     """
     rows = await _fetch(pool, _HEADS, list(channels))
-    heads = dict.fromkeys(channels, 0)
-    heads.update({row["name"]: row["seq"] for row in rows if row["name"] is not None})
-    return Heads(rows[0]["epoch"], heads)
+    heads, floors = dict.fromkeys(channels, 0), dict.fromkeys(channels, 0)
+    for row in rows:
+        if row["name"] is not None:
+            heads[row["name"]], floors[row["name"]] = row["seq"], row["floor"]
+    return Heads(rows[0]["epoch"], heads, floors)
 
 
 async def _fetch(pool: Pool, statement: str, *arguments: object) -> list[asyncpg.Record]:

@@ -1,0 +1,232 @@
+"""The receiving side of a load, in a process of its own: many clients that verify what they get."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from benchmarks.load_generator import Client, connect_many, open_client, raise_file_limit
+from benchmarks.load_process import Link
+from benchmarks.measure import LatencyRecorder
+from benchmarks.report import merged
+from benchmarks.stack import HOST, signing_settings
+from benchmarks.traffic import Traffic, clock
+from benchmarks.verify import Inbox, decode_frame
+from livefeed.adapters.tokens import sign
+
+TOKEN_SECONDS: Final = 6 * 3600
+CAUGHT_UP_SECONDS_MAX: Final = 60.0
+POLL_SECONDS: Final = 0.02
+# Every address of 127/8 is the loopback's on Linux alone.
+SOURCES: Final = [f"127.0.0.{n}" for n in range(2, 18)] if sys.platform == "linux" else []
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Clients number `first` up to `stop`; client n is user n modulo the number of users."""
+
+    traffic: Traffic
+    ports: list[int]
+    jwt_secret: str
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait until what was published so far is here: numbers 0 up to `published`."""
+
+    published: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Compare everything with what was published and with the log."""
+
+    published: int
+    unknown: frozenset[int]
+    refused: frozenset[int]
+    heads: Mapping[str, Mapping[str, int]]
+    """By user and by the client's name of a channel."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What came since the last time that was asked."""
+
+    latency: LatencyRecorder = field(default_factory=LatencyRecorder)
+    """From the scheduled time, of those that are recorded."""
+    deliveries: int = 0
+    replayed: int = 0
+    """Deliveries that came from the log, because there was no live push or it was lost."""
+    reconnects: int = 0
+
+
+async def follow(link: Link, crowd: Crowd) -> None:
+    """The load: connects, says how long that took, and answers each Await and Judge."""
+    clients = _Clients(crowd)
+    link.send(await clients.connect())
+    # What lives for the whole run is not searched for garbage again and again.
+    gc.collect()
+    gc.freeze()
+    while True:
+        command = await link.receive()
+        if isinstance(command, Await):
+            link.send(await clients.until_here(command))
+        else:
+            link.send(clients.judge(command))
+
+
+class _Clients:
+    """All clients of this process."""
+
+    def __init__(self, crowd: Crowd) -> None:
+        traffic = self._traffic = crowd.traffic
+        self._crowd = crowd
+        self._settings = signing_settings(crowd.jwt_secret)
+        self._inboxes = [
+            Inbox(traffic.name(number % traffic.users), traffic.feed)
+            for number in range(crowd.first, crowd.stop)
+        ]
+        self._epochs: dict[int, str] = {}
+        """By client: the epoch of the cursor that it holds."""
+        self._caught_up: set[int] = set()
+        self._taken = Taken()
+        self._expected: dict[str, set[int]] = defaultdict(set)
+        self._known = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> float:
+        """Connect all and return the seconds until each was caught up; raises ConnectionError."""
+        raise_file_limit()
+        # One gateway after the other for each client; a client of a gateway comes from one address.
+        started = time.perf_counter()
+        ports, count = self._crowd.ports, len(self._inboxes)
+        for number, port in enumerate(ports):
+            mine = range(number, count, len(ports))
+            await self._connect_some(mine, port)
+        async with asyncio.timeout(CAUGHT_UP_SECONDS_MAX):
+            while len(self._caught_up) < count:
+                await asyncio.sleep(POLL_SECONDS)
+        return time.perf_counter() - started
+
+    async def _connect_some(self, indexes: range, port: int) -> None:
+        def on_frame(client: Client, payload: bytes) -> None:
+            self._on_frame(indexes[client.index], client, payload)
+
+        connected = await connect_many(
+            len(indexes),
+            source_addresses=SOURCES,
+            port=port,
+            path_for=lambda _: f"/v1/ws?feeds={self._traffic.feed}",
+            token_for=lambda place: self._token(indexes[place]),
+            on_frame=on_frame,
+        )
+        if connected.failures:
+            some = "; ".join(dict.fromkeys(connected.failures[:3]))
+            raise ConnectionError(f"{len(connected.failures)} clients have no connection: {some}")
+        for client in connected.clients:
+            self._keep(indexes[client.index], client, port)
+
+    def _token(self, index: int) -> str:
+        claims = {"sub": self._inboxes[index].user, "exp": int(time.time()) + TOKEN_SECONDS}
+        return sign(self._settings, claims)
+
+    def _on_frame(self, index: int, client: Client, payload: bytes) -> None:
+        now = clock()
+        frame = decode_frame(payload)
+        for content in self._inboxes[index].take(frame):
+            self._taken.deliveries += 1
+            self._taken.replayed += frame.replay
+            if content.recorded:
+                self._taken.latency.record((now - content.due) / 1e9)
+        if frame.type == "caught_up":
+            self._caught_up.add(index)
+        elif frame.type == "connection_established":
+            if index in self._epochs:
+                client.send_text(self._subscribe(index))
+            self._epochs.setdefault(index, frame.epoch)
+
+    # Coming back.
+
+    def _keep(self, index: int, client: Client, port: int) -> None:
+        """Connect again whenever the connection ends."""
+
+        def again(_client: Client) -> None:
+            task = asyncio.get_running_loop().create_task(self._again(index, port))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        client.on_closed = again
+        if client.closed:
+            again(client)
+
+    async def _again(self, index: int, port: int) -> None:
+        self._taken.reconnects += 1
+        while True:
+            await asyncio.sleep(random.random())
+            client = Client(
+                lambda client, payload: self._on_frame(index, client, payload),
+                host=HOST,
+                port=port,
+                # No feeds: they come with the cursor, or everything would be sent again.
+                path="/v1/ws",
+                token=self._token(index),
+            )
+            try:
+                await open_client(client, HOST, port, None)
+            except OSError:
+                continue
+            self._keep(index, client, port)
+            return
+
+    def _subscribe(self, index: int) -> bytes:
+        cursor = {"epoch": self._epochs[index], "positions": self._inboxes[index].positions}
+        feeds = [self._traffic.feed]
+        return msgspec.json.encode({"type": "subscribe", "feeds": feeds, "cursor": cursor})
+
+    # Verifying.
+
+    async def until_here(self, command: Await) -> Taken:
+        """What came since the last call; returns when all is here, or when the time is up."""
+        self._know(command.published)
+        wanted = sum(len(self._expected[inbox.user]) for inbox in self._inboxes)
+        deadline = time.monotonic() + command.seconds
+        while self._received() < wanted and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_SECONDS)
+        taken, self._taken = self._taken, Taken()
+        return taken
+
+    def judge(self, command: Judge) -> dict[str, int]:
+        """The faults of all clients together."""
+        self._know(command.published)
+        unknown, refused = command.unknown, command.refused
+        return merged(
+            inbox.judge(
+                self._accepted(inbox, unknown | refused),
+                unknown=unknown,
+                heads=command.heads[inbox.user],
+            )
+            for inbox in self._inboxes
+        )
+
+    def _accepted(self, inbox: Inbox, others: Set[int]) -> Set[int]:
+        return self._expected[inbox.user] - others
+
+    def _know(self, published: int) -> None:
+        for number in range(self._known, published):
+            self._expected[self._traffic.name(self._traffic.user(number))].add(number)
+        self._known = max(self._known, published)
+
+    def _received(self) -> int:
+        return sum(len(inbox.received) for inbox in self._inboxes)

@@ -1,0 +1,168 @@
+"""A publisher and a crowd of clients on a stack, each in a process of its own; every delivery counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from benchmarks.clients import Await, Crowd, Judge, Taken, follow
+from benchmarks.load_process import LoadProcess
+from benchmarks.measure import LatencyRecorder, Usage, usage_of
+from benchmarks.publisher import Burst, Published, publish
+from benchmarks.report import merged
+from benchmarks.stack import Stack
+from benchmarks.traffic import Traffic
+from livefeed.channel import channels_of, client_name
+
+CLIENTS_A_PROCESS_MAX: Final = 12_000
+CONNECT_SECONDS_MAX: Final = 180.0
+BUSY_PERCENT_MAX: Final = 80
+"""Of one core; a load process above it is itself what is slow."""
+LATE_SECONDS_MAX: Final = 0.1
+"""A publisher later than this did not keep its schedule."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a burst, on both sides."""
+
+    published: Published
+    latency: LatencyRecorder = field(default_factory=LatencyRecorder)
+    deliveries: int = 0
+    replayed: int = 0
+    reconnects: int = 0
+
+    def notes(self) -> list[str]:
+        """What a reader of the latencies has to know of the publisher."""
+        late = self.published.late
+        if late.maximum <= LATE_SECONDS_MAX:
+            return []
+        return [
+            f"the publisher fell behind its schedule by up to {late.maximum:.2f} s (p99 "
+            f"{late.percentile(99) * 1e3:.0f} ms); latencies count from the schedule"
+        ]
+
+
+class Load:
+    """Publishes and verifies; `async with` connects the clients.
+
+    Args:
+        stack: What is loaded.
+        traffic: What is published.
+        connections: How many clients; where there are more than users, some users have two.
+
+    Attributes:
+        connect_seconds: From the first handshake until every client was caught up.
+    """
+
+    def __init__(self, stack: Stack, traffic: Traffic, *, connections: int) -> None:
+        self.connect_seconds = 0.0
+        self._stack = stack
+        self._traffic = traffic
+        self._connections = connections
+        self._publisher: LoadProcess
+        self._crowd: list[LoadProcess] = []
+        self._next = 0
+        self._unknown: set[int] = set()
+        self._refused: set[int] = set()
+        self._processes = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        traffic, stack = self._traffic, self._stack
+        try:
+            for first in range(0, self._connections, CLIENTS_A_PROCESS_MAX):
+                stop = min(first + CLIENTS_A_PROCESS_MAX, self._connections)
+                crowd = Crowd(traffic, stack.gateway_ports, stack.jwt_secret, first, stop)
+                self._crowd.append(await self._start(LoadProcess(follow, crowd)))
+            self.connect_seconds = max(await self._answers(CONNECT_SECONDS_MAX))
+            self._publisher = await self._start(LoadProcess(publish, stack.nats_url, traffic))
+        except BaseException:
+            await self._processes.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._processes.aclose()
+
+    async def publish(
+        self,
+        count: int,
+        *,
+        per_second: float,
+        recorded: bool = True,
+        uneven: bool = False,
+        arrive_seconds: float = 30.0,
+    ) -> Outcome:
+        """Publish so many updates, and wait until they have arrived everywhere, within a bound."""
+        burst = Burst(self._next, count, per_second, recorded, uneven)
+        self._next += count
+        self._publisher.send(burst)
+        published = await self._publisher.receive(timeout_seconds=count / per_second + 60)
+        self._unknown |= published.unknown
+        self._refused |= published.refused
+        self._tell(Await(self._next, arrive_seconds))
+        outcome = Outcome(published)
+        taken: Taken
+        for taken in await self._answers(arrive_seconds + 30):
+            outcome.latency.merge(taken.latency)
+            outcome.deliveries += taken.deliveries
+            outcome.replayed += taken.replayed
+            outcome.reconnects += taken.reconnects
+        return outcome
+
+    async def judge(self) -> dict[str, int]:
+        """The faults of everything since the start, by kind; the log's heads come from PostgreSQL."""
+        traffic = self._traffic
+        users = [traffic.name(user) for user in range(min(traffic.users, self._connections))]
+        channels = {user: channels_of(user, traffic.feed) for user in users}
+        every = {channel for pair in channels.values() for channel in pair}
+        found = await self._stack.heads(sorted(every))
+        heads = {
+            user: {client_name(channel): found[channel] for channel in pair}
+            for user, pair in channels.items()
+        }
+        unknown, refused = frozenset(self._unknown), frozenset(self._refused)
+        self._tell(Judge(self._next, unknown, refused, heads))
+        faults = merged(await self._answers(60.0))
+        self._stack.keep |= any(faults.values())
+        return faults
+
+    def usage(self) -> dict[str, Usage]:
+        """What the load itself has used."""
+        return {
+            "publisher": usage_of([self._publisher.pid]),
+            "clients": usage_of(process.pid for process in self._crowd),
+        }
+
+    async def _start(self, process: LoadProcess) -> LoadProcess:
+        return await self._processes.enter_async_context(process)
+
+    def _tell(self, command: Await | Judge) -> None:
+        for process in self._crowd:
+            process.send(command)
+
+    async def _answers(self, seconds: float) -> list[Any]:
+        waits = (process.receive(timeout_seconds=seconds) for process in self._crowd)
+        return await asyncio.gather(*waits)
+
+
+def cpu_percent(
+    before: dict[str, Usage], after: dict[str, Usage], seconds: float
+) -> dict[str, float]:
+    """CPU of each role between two measurements, in percent of one core."""
+    return {
+        role: round(100 * (usage.cpu_seconds - before[role].cpu_seconds) / seconds, 1)
+        for role, usage in after.items()
+    }
+
+
+def busy_notes(percent: dict[str, float], roles: Iterable[str]) -> list[str]:
+    """A sentence for each load process that was itself short of CPU."""
+    return [
+        f"the load's {role} used {percent[role]:.0f} % of a core: latencies include its own delay"
+        for role in roles
+        if percent[role] > BUSY_PERCENT_MAX
+    ]

@@ -1,0 +1,109 @@
+"""The publishing side of a load, in a process of its own: a fixed schedule, whatever the answers.
+
+A publisher that waited for slow answers would publish least when the servers are slowest, and the
+latencies that it then does not see would be missing from the figures (coordinated omission).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchmarks.load_process import Link
+from benchmarks.measure import LatencyRecorder
+from benchmarks.traffic import Traffic, clock
+from livefeed import subjects
+from livefeed.adapters.nats.connection import close, connect
+from livefeed.adapters.nats.publish import Publisher
+from livefeed.errors import OutcomeUnknown, Unavailable
+
+WINDOW: Final = 2_000
+"""Publishes without an answer yet; above it the schedule slips, and the report says so."""
+LEAD_SECONDS: Final = 0.1
+"""From the command to the first update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Publish these updates at this rate."""
+
+    first: int
+    count: int
+    per_second: float
+    recorded: bool
+    uneven: bool = False
+    """Not at equal intervals, so that nothing periodic in the servers is always met or missed."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What became of a burst."""
+
+    accepted: int = 0
+    unknown: set[int] = field(default_factory=set)
+    """Numbers whose publish had no answer."""
+    refused: set[int] = field(default_factory=set)
+    late: LatencyRecorder = field(default_factory=LatencyRecorder)
+    """From the scheduled time to the send."""
+    acknowledged: LatencyRecorder = field(default_factory=LatencyRecorder)
+    """From the send to JetStream's answer."""
+
+
+async def publish(link: Link, nats_url: str, traffic: Traffic) -> None:
+    """The load: answers each Burst with a Published."""
+    connection = await connect([nats_url], name="livefeed-bench-publisher")
+    publisher = Publisher(connection)
+    publisher.start()
+    try:
+        while True:
+            burst: Burst = await link.receive()
+            link.send(await _Run(publisher, traffic, burst).all())
+    finally:
+        await close(connection)
+
+
+class _Run:
+    """One burst."""
+
+    def __init__(self, publisher: Publisher, traffic: Traffic, burst: Burst) -> None:
+        self._publisher = publisher
+        self._traffic = traffic
+        self._burst = burst
+        self._subject = subjects.updates(traffic.priority, "bench")
+        self._window = asyncio.Semaphore(WINDOW)
+        self._random = random.Random(burst.first)
+        self._published = Published()
+
+    async def all(self) -> Published:
+        """Publish all of them, and return when each has its answer."""
+        burst = self._burst
+        start = clock() + int(LEAD_SECONDS * 1e9)
+        async with asyncio.TaskGroup() as tasks:
+            for place in range(burst.count):
+                shift = self._random.random() / 2 if burst.uneven else 0.0
+                due = start + int((place + shift) / burst.per_second * 1e9)
+                while (wait := due - clock()) > 0:
+                    await asyncio.sleep(wait / 1e9)
+                await self._window.acquire()
+                tasks.create_task(self._one(burst.first + place, due))
+        return self._published
+
+    async def _one(self, number: int, due: int) -> None:
+        published = self._published
+        payload = self._traffic.update(number, due=due, recorded=self._burst.recorded)
+        headers = {"Nats-Msg-Id": self._traffic.update_id(number)}
+        sent = clock()
+        published.late.record((sent - due) / 1e9)
+        try:
+            await self._publisher.publish(self._subject, payload, headers)
+        except OutcomeUnknown:
+            published.unknown.add(number)
+        except Unavailable:
+            published.refused.add(number)
+        else:
+            published.accepted += 1
+            published.acknowledged.record((clock() - sent) / 1e9)
+        finally:
+            self._window.release()

@@ -1,0 +1,152 @@
+"""What a scenario found out: figures as a table and as JSON, and whether deliveries were exact."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import psutil
+
+Bound = Literal["≤", "≥", "="]
+GIB: Final = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a figure has to be."""
+
+    bound: Bound
+    limit: float
+
+    def is_met(self, value: float) -> bool:
+        """Whether a value is within the goal."""
+        if self.bound == "=":
+            return value == self.limit
+        return value <= self.limit if self.bound == "≤" else value >= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.bound} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value; one without a goal helps to understand those that have one."""
+
+    name: str
+    value: float
+    unit: str = ""
+    goal: Goal | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether its goal is met; None without one."""
+        return None if self.goal is None else self.goal.is_met(self.value)
+
+    def public(self) -> dict[str, Any]:
+        """Its JSON."""
+        goal = None if self.goal is None else str(self.goal)
+        return {"value": self.value, "unit": self.unit, "goal": goal, "met": self.met}
+
+
+@dataclass(slots=True)
+class Report:
+    """What one run of a scenario says.
+
+    Attributes:
+        scenario: Its name.
+        figures: In the order in which they are shown.
+        failure: Why it could not be run to its end, or empty.
+        notes: Sentences that somebody who reads the figures has to know.
+    """
+
+    scenario: str
+    figures: list[Figure] = field(default_factory=list)
+    faults: dict[str, int] = field(default_factory=dict)
+    """By kind, such as `lost`: deliveries that were not exact. All 0, or the report is not ok."""
+    failure: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ran to its end and nothing was lost, doubled, foreign or inexact."""
+        return not self.failure and not any(self.faults.values())
+
+    def add(self, name: str, value: float, unit: str = "", goal: Goal | None = None) -> None:
+        """Add a figure."""
+        self.figures.append(Figure(name, value, unit, goal))
+
+    def public(self) -> dict[str, Any]:
+        """Its JSON, as the design has it."""
+        return {
+            "scenario": self.scenario,
+            "ok": self.ok,
+            "computer": computer(),
+            "figures": {figure.name: figure.public() for figure in self._all_figures()},
+        }
+
+    def table(self) -> str:
+        """The figures as text for a terminal."""
+        rows = [("figure", "value", "goal", "")]
+        for figure in self._all_figures():
+            value = f"{_number(figure.value)} {figure.unit}".rstrip()
+            met = {True: "met", False: "MISSED", None: ""}[figure.met]
+            rows.append((figure.name, value, str(figure.goal or ""), met))
+        lines = [
+            f"{self.scenario}: {'ok' if self.ok else 'NOT OK'}   ({computer()})",
+            *_align(rows),
+        ]
+        lines += [f"failed: {self.failure}"] if self.failure else []
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _all_figures(self) -> list[Figure]:
+        zero = Goal("=", 0)
+        return [*self.figures, *(Figure(name, n, "", zero) for name, n in self.faults.items())]
+
+
+def computer() -> str:
+    """The computer in general words."""
+    memory = psutil.virtual_memory().total / GIB
+    return (
+        f"{os.cpu_count()} CPUs {_processor()}, {memory:.0f} GiB, {platform.system()}, "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def merged(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sums of counts of the same names."""
+    sums: dict[str, int] = {}
+    for part in parts:
+        for name, number in part.items():
+            sums[name] = sums.get(name, 0) + number
+    return sums
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _number(value: float) -> str:
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _align(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            # Values stand on the right, so that their digits are below each other.
+            text.rjust(width) if place == 1 else text.ljust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,75 @@
+"""What a scenario is, and what it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from benchmarks.report import Report
+
+Sizes = TypeVar("Sizes")
+
+
+class WrongSize(ValueError):
+    """A size that the scenario does not have, or a value that is none."""
+
+
+class Progress:
+    """One line on a terminal that says what a scenario does now; nothing anywhere else."""
+
+    def __init__(self, scenario: str) -> None:
+        self._scenario = scenario
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, phase: str) -> None:
+        """Say what begins."""
+        if self._shown:
+            print(f"\r\033[K{self._scenario}: {phase} …", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Leave an empty line to whoever writes next."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is asked for."""
+
+    quick: bool = False
+    seed: int = 1
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    """Sizes by name that replace the scenario's own; tests use them."""
+    say: Callable[[str], None] = lambda _phase: None
+    """Told what begins."""
+
+    def sized(self, sizes: Sizes) -> Sizes:
+        """A scenario's frozen dataclass of numbers, with those that were asked for replaced.
+
+        Raises:
+            WrongSize: Naming what is wrong.
+        """
+        kinds: dict[str, Any] = {
+            one.name: type(getattr(sizes, one.name))
+            for one in fields(sizes)  # type: ignore[arg-type]  # a dataclass, as it says
+        }
+        given: dict[str, Any] = {}
+        for name, text in self.sizes.items():
+            if name not in kinds:
+                raise WrongSize(f"there is no size {name}; there are {', '.join(kinds)}")
+            try:
+                given[name] = kinds[name](text)
+            except ValueError as error:
+                raise WrongSize(f"{name}={text}: {error}") from error
+        return replace(sizes, **given)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One thing to measure."""
+
+    name: str
+    sentence: str
+    run: Callable[[Options], Awaitable[Report]]

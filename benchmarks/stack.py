@@ -1,0 +1,237 @@
+"""A whole livefeed for one run: real servers and real processes in a folder of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from benchmarks.measure import Usage, usage_below, usage_of
+from livefeed.adapters.embedded import NatsServer, PostgresServer, free_port
+from livefeed.adapters.nats.connection import Connection, close, connect
+from livefeed.adapters.nats.provision import provision
+from livefeed.adapters.postgres.pool import Pool
+from livefeed.adapters.postgres.reads import read_heads
+from livefeed.adapters.postgres.schema import migrate
+from livefeed.adapters.process import Child, Launch
+from livefeed.errors import Unavailable
+from livefeed.limits import MIB
+from livefeed.settings import Settings
+
+HOST: Final = "127.0.0.1"
+READY_SECONDS_MAX: Final = 20.0
+LEAVE_SECONDS: Final = 10.0
+HEADS_AT_ONCE: Final = 1_000
+SUMMARY: Final = '{"function":'
+"""How the line begins that a worker writes when it leaves."""
+
+
+class Stack:
+    """Starts everything but the pool on `async with`; at the end it is gone, with its data.
+
+    Attributes:
+        gateway_ports: Where clients connect.
+        keep: Keep the folder, for its logs; set when the run itself fails.
+    """
+
+    def __init__(self, *, gateways: int = 1) -> None:
+        self.gateway_ports = [free_port() for _ in range(gateways)]
+        self.keep = False
+        self.folder = Path(tempfile.mkdtemp(prefix="livefeed-bench-"))
+        self._nats = NatsServer(self.folder / "nats", port=free_port(), monitor_port=free_port())
+        self._postgres = PostgresServer(self.folder / "postgres", port=free_port())
+        self._gateways: list[Child] = []
+        self._pool: Child | None = None
+        self._settings: dict[str, Any] = {
+            "nats_url": self._nats.url,
+            "jwt_secret": secrets.token_urlsafe(32),
+            "data": str(self.folder),
+        }
+
+    @property
+    def nats_url(self) -> str:
+        return self._nats.url
+
+    @property
+    def jwt_secret(self) -> str:
+        return str(self._settings["jwt_secret"])
+
+    async def __aenter__(self) -> Self:
+        try:
+            await asyncio.gather(self._nats.start(), self._postgres.start())
+            self._settings["database_url"] = self._postgres.url
+            await asyncio.gather(migrate(self._postgres.url), self._provision())
+            await asyncio.gather(*map(self._start_gateway, self.gateway_ports))
+        except BaseException:
+            await self._stop(keep=True)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None
+    ) -> None:
+        # Whoever interrupts a run does not want its logs.
+        failed = kind is not None and issubclass(kind, Exception)
+        await self._stop(keep=self.keep or failed)
+
+    # Processes.
+
+    async def start_pool(self, **settings: Any) -> None:
+        """Start the pool, with these settings for it and for its workers."""
+        self._pool = self._start("pool", self.folder / "pool.log", settings)
+
+    async def stop_pool(self) -> None:
+        """Have the pool and its workers leave."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.stop([(signal.SIGTERM, LEAVE_SECONDS)])
+
+    def start_worker(self, function: str) -> Child:
+        """Start one worker without a pool."""
+        return self._start(f"worker {function}", self.folder / "worker.log", {})
+
+    def workers_running(self) -> bool:
+        """Whether the pool has a worker now."""
+        return self._pool is not None and usage_below(self._pool.pid).rss_bytes > 0
+
+    def worker_summaries(self) -> list[dict[str, Any]]:
+        """What the pools' workers that have left said of themselves."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = (self.folder / "pool.log").read_text(errors="replace").splitlines()
+            return [json.loads(line) for line in lines if line.startswith(SUMMARY)]
+        return []
+
+    def usage(self) -> dict[str, Usage]:
+        """What each role has used since it began; workers that have left are in it."""
+        pools = [self._pool.pid] if self._pool else []
+        backends = usage_below(self._postgres.pid)
+        postmaster = usage_of([self._postgres.pid])
+        return {
+            "gateway": usage_of(gateway.pid for gateway in self._gateways),
+            "workers": usage_below(pools[0]) if pools else Usage(0.0, 0),
+            "pool": usage_of(pools),
+            "nats": usage_of([self._nats.pid]),
+            "postgres": Usage(
+                backends.cpu_seconds + postmaster.cpu_seconds,
+                backends.rss_bytes + postmaster.rss_bytes,
+            ),
+        }
+
+    def check(self) -> None:
+        """Raise Unavailable when a part has died."""
+        children = {"pool": self._pool} if self._pool else {}
+        children |= {f"gateway {number}": child for number, child in enumerate(self._gateways, 1)}
+        for name, child in children.items():
+            if child.exit_code is not None:
+                raise Unavailable(
+                    name, f"it ended with {child.exit_code}; its log:\n{child.tail()}"
+                )
+        if not (self._nats.running and self._postgres.running):
+            raise Unavailable("server", f"NATS or PostgreSQL has died; see {self.folder}")
+
+    # Connections.
+
+    async def connect(self, name: str) -> Connection:
+        """A connection to its NATS server; the caller closes it."""
+        return await connect([self._nats.url], name=name)
+
+    async def heads(self, channels: Sequence[str]) -> dict[str, int]:
+        """The heads of channels, read from PostgreSQL."""
+        pool = Pool(
+            self._postgres.url,
+            dependency="primary",
+            connections_max=1,
+            timeout_seconds=10.0,
+            application="livefeed-bench",
+        )
+        heads: dict[str, int] = {}
+        try:
+            for start in range(0, len(channels), HEADS_AT_ONCE):
+                some = channels[start : start + HEADS_AT_ONCE]
+                heads.update((await read_heads(pool, some)).heads)
+        finally:
+            await pool.close()
+        return heads
+
+    # Inside.
+
+    async def _provision(self) -> None:
+        connection = await self.connect("livefeed-bench")
+        try:
+            await provision(connection, replicas=1, bytes_max=4096 * MIB)
+        finally:
+            await close(connection)
+
+    async def _start_gateway(self, port: int) -> None:
+        ops_port = free_port()
+        log = self.folder / f"gateway-{port}.log"
+        gateway = self._start("gateway", log, {"gateway_port": port, "ops_port": ops_port})
+        self._gateways.append(gateway)
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not await _is_ready(ops_port):
+            if gateway.exit_code is not None or time.monotonic() > deadline:
+                raise Unavailable("gateway", f"it does not start; its log:\n{gateway.tail()}")
+            await asyncio.sleep(0.02)
+
+    def _start(self, command: str, log: Path, settings: dict[str, Any]) -> Child:
+        argv = [sys.executable, "-m", "livefeed.cli", *command.split()]
+        environment = _environment(self._settings | settings)
+        return Child(argv, Launch(log=log, directory=self.folder, environment=environment))
+
+    async def _stop(self, *, keep: bool) -> None:
+        stops = [(signal.SIGTERM, LEAVE_SECONDS)]
+        await asyncio.gather(self.stop_pool(), *(gateway.stop(stops) for gateway in self._gateways))
+        # NATS takes half a second to stop in peace, and nobody will read its store.
+        self._nats.kill()
+        await self._postgres.stop()
+        if keep:
+            print(f"livefeed: the logs of this run are in {self.folder}", file=sys.stderr)
+        else:
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def signing_settings(jwt_secret: str) -> Settings:
+    """Settings to sign tokens with, whatever the environment says."""
+    return Settings(
+        jwt_algorithm="HS256", jwt_secret=jwt_secret, jwt_audience=None, jwt_issuer=None
+    )
+
+
+def _environment(settings: dict[str, Any]) -> dict[str, str]:
+    """The environment of a process: these settings, and none of those who run the benchmark."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        # Without compiled modules a start would be measured that no installation has.
+        if not name.upper().startswith("LIVEFEED_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    # The command's own path, however it was given: `-m` in another folder finds the same code.
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    return kept | {
+        f"LIVEFEED_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in settings.items()
+    }
+
+
+async def _is_ready(ops_port: int) -> bool:
+    try:
+        async with asyncio.timeout(2):
+            reader, writer = await asyncio.open_connection(HOST, ops_port)
+            try:
+                writer.write(f"GET /readyz HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False

@@ -1,0 +1,65 @@
+"""What is published: updates by number, each of which says whose it is and when it was due.
+
+Publisher and clients know it from the same few values, so that no list of it has to pass between
+their processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from livefeed.subjects import Lane
+
+TEXT: Final = "A sentence that stands for what a person would read, about as long as such are. " * 3
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Updates of distinct items to users that a hash chooses: number n is always the same user's."""
+
+    seed: int
+    users: int
+    feed: str = "home"
+    priority: Lane = "high"
+
+    def name(self, user: int) -> str:
+        """The id of a user."""
+        return f"user-{user}"
+
+    def user(self, number: int) -> int:
+        """Whose an update is."""
+        digest = hashlib.blake2b(b"%d %d" % (self.seed, number), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.users
+
+    def update_id(self, number: int) -> str:
+        """The id of an update."""
+        return f"bench-{self.seed}-{number}"
+
+    def update(self, number: int, *, due: int, recorded: bool) -> bytes:
+        """An update's JSON; `due` is its scheduled time in nanoseconds of the monotonic clock."""
+        user = self.name(self.user(number))
+        content: dict[str, Any] = {"id": f"item-{number}", "number": number, "user": user}
+        content |= {"due": due, "recorded": recorded, "text": TEXT}
+        return _encode(
+            {
+                "updateId": self.update_id(number),
+                "userId": user,
+                "feedType": self.feed,
+                "updateType": "new_content",
+                "content": content,
+                "priority": self.priority,
+                "timestamp": datetime.now(UTC).isoformat(),
+            }
+        )
+
+
+def clock() -> int:
+    """Nanoseconds; the same in every process of this computer, and never set back."""
+    return time.monotonic_ns()

@@ -1,0 +1,84 @@
+"""What a worker holds, and which lane it handles next."""
+
+from functions.function import Work
+from functions.intake import Intake
+from livefeed.adapters.nats.pull import Message
+
+WINDOWS = {"high": 0.0, "medium": 5.0, "low": 15.0}
+
+
+def work(deliveries: int = 1, rows: int = 1) -> Work:
+    """A message in hand, delivered so often."""
+    reply = f"$JS.ACK.S.C.{deliveries}.7.7.1800000000000000000.0".encode()
+    return Work(Message(b"s", reply, b"", b"payload"), None, rows, 0)
+
+
+def fill(intake: Intake, lane: str, count: int = 40) -> None:
+    """Make a lane busy."""
+    for _ in range(count):
+        intake.lanes[lane].add(work(), now=0.0, age_seconds=0.0)  # type: ignore[index]
+
+
+def test_high_goes_first() -> None:
+    """A due high lane is handled before due others."""
+    intake = Intake(WINDOWS)  # type: ignore[arg-type]
+    fill(intake, "low")
+    fill(intake, "medium")
+    fill(intake, "high", 1)
+    assert intake.due(100.0) == "high"
+    intake.lanes["high"].take(100)
+    assert intake.due(100.0) == "medium"
+
+
+def test_a_busy_lane_waits_for_its_window() -> None:
+    """Nothing is due before."""
+    intake = Intake(WINDOWS)  # type: ignore[arg-type]
+    fill(intake, "medium")
+    assert intake.due(4.9) is None
+    assert intake.next_due_at() == 5.0
+    assert intake.due(5.0) == "medium"
+
+
+def test_an_update_that_came_old_is_due_early() -> None:
+    """What is 18 s old when it comes waits 2 s more, whatever its lane."""
+    intake = Intake(WINDOWS)  # type: ignore[arg-type]
+    for _ in range(40):
+        intake.lanes["low"].add(work(), now=0.0, age_seconds=18.0)
+    assert intake.next_due_at() == 2.0
+
+
+def test_one_call_gets_a_bounded_number_of_rows() -> None:
+    """At least one message, and no more rows than asked."""
+    intake = Intake(WINDOWS)  # type: ignore[arg-type]
+    for rows in (60, 60, 60):
+        intake.lanes["high"].add(work(rows=rows), now=0.0, age_seconds=0.0)
+    assert [held.work.rows for held in intake.lanes["high"].take(130)] == [60, 60]
+    assert [held.work.rows for held in intake.lanes["high"].take(10)] == [60]
+
+
+def test_a_message_that_failed_often_is_handled_alone() -> None:
+    """From the fifth delivery on it shares its fate with nobody."""
+    lane = Intake(WINDOWS).lanes["high"]  # type: ignore[arg-type]
+    for deliveries in (1, 5, 1, 1):
+        lane.add(work(deliveries), now=0.0, age_seconds=0.0)
+    assert [len(lane.take(100)) for _ in range(3)] == [1, 1, 2]
+
+
+def test_what_is_put_back_comes_first_again() -> None:
+    """A failed call leaves the order as it was."""
+    lane = Intake(WINDOWS).lanes["high"]  # type: ignore[arg-type]
+    for rows in (1, 2, 3):
+        lane.add(work(rows=rows), now=0.0, age_seconds=0.0)
+    taken = lane.take(3)
+    lane.put_back(taken)
+    assert [held.work.rows for held in lane.take(100)] == [1, 2, 3]
+    assert not lane
+
+
+def test_a_full_lane_asks_for_no_more() -> None:
+    """The bound counts messages and bytes."""
+    lane = Intake(WINDOWS).lanes["high"]  # type: ignore[arg-type]
+    assert lane.has_room
+    for _ in range(5000):
+        lane.add(work(), now=0.0, age_seconds=0.0)
+    assert not lane.has_room

@@ -1,0 +1,136 @@
+"""What prioritize plans: lanes, partitions, bounds."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.prioritize import plan, read_update
+from livefeed.channel import owner_of
+from livefeed.limits import (
+    LANE_MESSAGE_BYTES_MAX,
+    LANE_MESSAGE_CHANNELS_MAX,
+    LANE_MESSAGE_ROWS_MAX,
+)
+from livefeed.messages import decode_lane_message
+from livefeed.partition import partition_of
+from livefeed.update import parse_update
+
+NOW = 1_800_000_000_000_000
+
+
+def planned(update: dict[str, Any], *, age_seconds: float = 0.0, subject: str = "") -> list[Any]:
+    """`(lane, partition, message)` of each lane message that an update becomes."""
+    parsed, items = parse_update(json.dumps(update).encode(), now_microseconds=NOW)
+    accepted_at = NOW - int(age_seconds * 1e6)
+    reading = read_update(
+        parsed,
+        items,
+        subject=subject or "feed.updates.medium.tests",
+        accepted_at=accepted_at,
+        traceparent=None,
+    )
+    return [
+        (*subject.split(".")[2:], decode_lane_message(payload))
+        for subject, payload, _ in plan([reading], now_microseconds=NOW)
+    ]
+
+
+def an_update(**changes: Any) -> dict[str, Any]:
+    """A personal update."""
+    return {
+        "updateId": "u1",
+        "userId": "alice",
+        "feedType": "home",
+        "updateType": "new_content",
+        "content": {"id": "p1"},
+        "timestamp": "2026-11-23T08:00:00Z",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("priority", "kind", "age_seconds", "lane"),
+    [
+        ("high", "new_content", 0, "high"),
+        ("medium", "new_content", 0, "medium"),
+        ("low", "content_update", 0, "low"),
+        ("low", "content_removal", 0, "high"),
+        ("high", "engagement_update", 0, "low"),
+        ("low", "new_content", 21, "high"),
+        ("low", "engagement_update", 21, "high"),
+    ],
+)
+def test_the_lane_of_a_personal_update(
+    priority: str, kind: str, age_seconds: float, lane: str
+) -> None:
+    """The published priority, but removals hurry, counters do not, and nothing waits for ever."""
+    update = an_update(priority=priority, updateType=kind)
+    assert [found for found, _, _ in planned(update, age_seconds=age_seconds)] == [lane]
+
+
+@pytest.mark.parametrize("kind", ["new_content", "content_removal", "engagement_update"])
+def test_the_lane_of_a_topic_is_the_published_priority(kind: str) -> None:
+    """There is no one recipient to decide for."""
+    update = an_update(userId=None, audience={"feed": True}, priority="low", updateType=kind)
+    assert [found for found, _, _ in planned(update)] == ["low"]
+
+
+def test_without_a_priority_the_subject_decides() -> None:
+    """A publisher that leaves the field out has said it in the subject."""
+    ((lane, _, _),) = planned(an_update(), subject="feed.updates.high.tests")
+    assert lane == "high"
+
+
+@given(
+    users=st.integers(1, 3000),
+    items=st.integers(1, 100),
+    size=st.integers(0, 4000),
+)
+def test_lane_messages_keep_their_bounds_and_lose_nobody(users: int, items: int, size: int) -> None:
+    """Every user gets every item, in its own partition, and no message is too large."""
+    update = an_update(
+        userId=None,
+        audience={"users": [f"user-{number}" for number in range(users)]},
+        content=[{"id": f"p{number}", "text": "x" * size} for number in range(items)],
+    )
+    update["content"] = update["content"][: max(1, 400_000 // (size + 50))]
+    rows = set()
+    for _, partition, message in planned(update):
+        assert sum(group.rows for group in message.groups) <= LANE_MESSAGE_ROWS_MAX
+        for group in message.groups:
+            assert len(group.channels) <= LANE_MESSAGE_CHANNELS_MAX
+            assert {partition_of(owner_of(name)) for name in group.channels} == {int(partition)}
+            rows |= {(name, one.item) for name in group.channels for one in group.updates}
+    assert len(rows) == users * len(update["content"])
+
+
+def test_the_largest_item_fits_a_message() -> None:
+    """An item at its bound, for many users with long names, stays below the bound."""
+    update = an_update(
+        userId=None,
+        audience={"users": [f"{number:0128d}" for number in range(1000)]},
+        content={"id": "p", "text": "x" * 60_000},
+    )
+    parsed, items = parse_update(json.dumps(update).encode(), now_microseconds=NOW)
+    reading = read_update(parsed, items, subject="", accepted_at=NOW, traceparent=None)
+    sizes = [len(payload) for _, payload, _ in plan([reading], now_microseconds=NOW)]
+    assert max(sizes) <= LANE_MESSAGE_BYTES_MAX
+
+
+def test_the_audience_is_not_in_what_clients_read() -> None:
+    """A recipient does not learn who else got an update."""
+    update = an_update(userId=None, audience={"users": ["alice", "bob"]})
+    bodies = [bytes(one.body) for _, _, m in planned(update) for g in m.groups for one in g.updates]
+    assert bodies
+    assert not any(b"bob" in body for body in bodies)
+
+
+def test_the_content_is_the_publishers_own_bytes() -> None:
+    """Numbers keep their form: nothing is read and written again on the way."""
+    raw = json.dumps(an_update()).replace('{"id": "p1"}', '{"id":"p1","n":1.50,"b":1e2}').encode()
+    parsed, items = parse_update(raw, now_microseconds=NOW)
+    reading = read_update(parsed, items, subject="", accepted_at=NOW, traceparent=None)
+    assert b'{"id":"p1","n":1.50,"b":1e2}' in bytes(reading.updates[0].body)
