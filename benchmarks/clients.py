@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import sys
@@ -25,7 +26,6 @@ from livefeed.adapters.tokens import sign
 
 TOKEN_SECONDS: Final = 6 * 3600
 CAUGHT_UP_SECONDS_MAX: Final = 60.0
-POLL_SECONDS: Final = 0.02
 # Every address of 127/8 is the loopback's on Linux alone.
 SOURCES: Final = [f"127.0.0.{n}" for n in range(2, 18)] if sys.platform == "linux" else []
 
@@ -70,6 +70,7 @@ class Taken:
     replayed: int = 0
     """Deliveries that came from the log, because there was no live push or it was lost."""
     reconnects: int = 0
+    resets: int = 0
 
 
 async def follow(link: Link, crowd: Crowd) -> None:
@@ -101,9 +102,13 @@ class _Clients:
         self._epochs: dict[int, str] = {}
         """By client: the epoch of the cursor that it holds."""
         self._caught_up: set[int] = set()
+        self._all_caught_up = asyncio.Event()
         self._taken = Taken()
         self._expected: dict[str, set[int]] = defaultdict(set)
         self._known = 0
+        self._received = 0
+        self._wanted = 0
+        self._all_here = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> float:
@@ -116,8 +121,7 @@ class _Clients:
             mine = range(number, count, len(ports))
             await self._connect_some(mine, port)
         async with asyncio.timeout(CAUGHT_UP_SECONDS_MAX):
-            while len(self._caught_up) < count:
-                await asyncio.sleep(POLL_SECONDS)
+            await self._all_caught_up.wait()
         return time.perf_counter() - started
 
     async def _connect_some(self, indexes: range, port: int) -> None:
@@ -146,12 +150,18 @@ class _Clients:
         now = clock()
         frame = decode_frame(payload)
         for content in self._inboxes[index].take(frame):
+            self._received += 1
             self._taken.deliveries += 1
             self._taken.replayed += frame.replay
             if content.recorded:
                 self._taken.latency.record((now - content.due) / 1e9)
+        self._taken.resets += frame.type == "reset"
+        if self._received >= self._wanted:
+            self._all_here.set()
         if frame.type == "caught_up":
             self._caught_up.add(index)
+            if len(self._caught_up) == len(self._inboxes):
+                self._all_caught_up.set()
         elif frame.type == "connection_established":
             if index in self._epochs:
                 client.send_text(self._subscribe(index))
@@ -200,10 +210,12 @@ class _Clients:
     async def until_here(self, command: Await) -> Taken:
         """What came since the last call; returns when all is here, or when the time is up."""
         self._know(command.published)
-        wanted = sum(len(self._expected[inbox.user]) for inbox in self._inboxes)
-        deadline = time.monotonic() + command.seconds
-        while self._received() < wanted and time.monotonic() < deadline:
-            await asyncio.sleep(POLL_SECONDS)
+        self._wanted = sum(len(self._expected[inbox.user]) for inbox in self._inboxes)
+        if self._received < self._wanted:
+            self._all_here.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(command.seconds):
+                    await self._all_here.wait()
         taken, self._taken = self._taken, Taken()
         return taken
 
@@ -227,6 +239,3 @@ class _Clients:
         for number in range(self._known, published):
             self._expected[self._traffic.name(self._traffic.user(number))].add(number)
         self._known = max(self._known, published)
-
-    def _received(self) -> int:
-        return sum(len(inbox.received) for inbox in self._inboxes)

@@ -83,7 +83,7 @@ class Run:
 
     Args:
         history: What is published.
-        url_of: The address of a gateway, asked before each connect.
+        url: Where the gateway is.
         token_of: A token for a user.
         publish: Publishes updates and returns when all are accepted.
         seconds: Over how long the history is published.

@@ -1,16 +1,17 @@
-"""A publisher and a crowd of clients on a stack, each in a process of its own; every delivery counts."""
+"""A publisher and a crowd of clients on a stack, each in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import os
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from benchmarks.clients import Await, Crowd, Judge, Taken, follow
 from benchmarks.load_process import LoadProcess
-from benchmarks.measure import LatencyRecorder, Usage, usage_of
+from benchmarks.measure import LatencyRecorder, Usage, busy_seconds, usage_of
 from benchmarks.publisher import Burst, Published, publish
 from benchmarks.report import merged
 from benchmarks.stack import Stack
@@ -21,6 +22,8 @@ CLIENTS_A_PROCESS_MAX: Final = 12_000
 CONNECT_SECONDS_MAX: Final = 180.0
 BUSY_PERCENT_MAX: Final = 80
 """Of one core; a load process above it is itself what is slow."""
+OTHERS_PERCENT_MAX: Final = 20
+"""Of one core, used by programs that are no part of the run."""
 LATE_SECONDS_MAX: Final = 0.1
 """A publisher later than this did not keep its schedule."""
 
@@ -34,6 +37,7 @@ class Outcome:
     deliveries: int = 0
     replayed: int = 0
     reconnects: int = 0
+    resets: int = 0
 
     def notes(self) -> list[str]:
         """What a reader of the latencies has to know of the publisher."""
@@ -111,10 +115,11 @@ class Load:
             outcome.deliveries += taken.deliveries
             outcome.replayed += taken.replayed
             outcome.reconnects += taken.reconnects
+            outcome.resets += taken.resets
         return outcome
 
     async def judge(self) -> dict[str, int]:
-        """The faults of everything since the start, by kind; the log's heads come from PostgreSQL."""
+        """The faults since the start by kind; the log's heads are read from PostgreSQL."""
         traffic = self._traffic
         users = [traffic.name(user) for user in range(min(traffic.users, self._connections))]
         channels = {user: channels_of(user, traffic.feed) for user in users}
@@ -149,20 +154,38 @@ class Load:
         return await asyncio.gather(*waits)
 
 
-def cpu_percent(
-    before: dict[str, Usage], after: dict[str, Usage], seconds: float
-) -> dict[str, float]:
-    """CPU of each role between two measurements, in percent of one core."""
-    return {
-        role: round(100 * (usage.cpu_seconds - before[role].cpu_seconds) / seconds, 1)
-        for role, usage in after.items()
-    }
+class Meter:
+    """Measures the CPU of every role, in percent of one core, from its making on."""
 
+    def __init__(self, stack: Stack, load: Load) -> None:
+        self._stack = stack
+        self._load = load
+        self._before = self._usage()
+        self._busy = busy_seconds()
+        self._began = time.perf_counter()
 
-def busy_notes(percent: dict[str, float], roles: Iterable[str]) -> list[str]:
-    """A sentence for each load process that was itself short of CPU."""
-    return [
-        f"the load's {role} used {percent[role]:.0f} % of a core: latencies include its own delay"
-        for role in roles
-        if percent[role] > BUSY_PERCENT_MAX
-    ]
+    def percent(self) -> dict[str, float]:
+        """By role; `others` is what does not belong to this run."""
+        seconds = time.perf_counter() - self._began
+        used = {
+            role: usage.cpu_seconds - self._before[role].cpu_seconds
+            for role, usage in self._usage().items()
+        }
+        used["others"] = max(0.0, busy_seconds() - self._busy - sum(used.values()))
+        return {role: round(100 * value / seconds, 1) for role, value in used.items()}
+
+    def notes(self, percent: dict[str, float]) -> list[str]:
+        """What a reader of the figures has to know of the CPU."""
+        notes = [
+            f"the load's {role} used {percent[role]:.0f} % of a core: latencies include its delay"
+            for role in self._load.usage()
+            if percent[role] > BUSY_PERCENT_MAX
+        ]
+        if percent["others"] > OTHERS_PERCENT_MAX:
+            text = f"other programs used {percent['others']:.0f} % of a core: measure again"
+            notes.append(text)
+        return notes
+
+    def _usage(self) -> dict[str, Usage]:
+        own = {"scenario": usage_of([os.getpid()])}
+        return {**self._stack.usage(), **self._load.usage(), **own}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import traceback
 from collections.abc import Awaitable, Callable
@@ -56,6 +57,8 @@ class Link:
             await ready.wait()
         finally:
             loop.remove_reader(self._connection.fileno())
+            # uvloop leaves it non-blocking: a value larger than the pipe's buffer would then fail.
+            os.set_blocking(self._connection.fileno(), True)
 
 
 Load = Callable[..., Awaitable[None]]

@@ -96,3 +96,12 @@ def usage_below(pid: int) -> Usage:
                     cpu_seconds += times.user + times.system
                     rss_bytes += process.memory_info().rss
     return Usage(cpu_seconds, rss_bytes)
+
+
+def busy_seconds() -> float:
+    """CPU that everything on this computer has used since it was started."""
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "steal", 0.0)
+    # A guest's time is counted in the user's already.
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return sum(times) - idle - guests

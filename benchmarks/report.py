@@ -91,7 +91,7 @@ class Report:
 
     def table(self) -> str:
         """The figures as text for a terminal."""
-        rows = [("figure", "value", "goal", "")]
+        rows: list[tuple[str, ...]] = [("figure", "value", "goal", "")]
         for figure in self._all_figures():
             value = f"{_number(figure.value)} {figure.unit}".rstrip()
             met = {True: "met", False: "MISSED", None: ""}[figure.met]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -72,4 +72,4 @@ class Scenario:
 
     name: str
     sentence: str
-    run: Callable[[Options], Awaitable[Report]]
+    run: Callable[[Options], Coroutine[Any, Any, Report]]

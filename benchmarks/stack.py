@@ -27,7 +27,7 @@ from livefeed.adapters.postgres.schema import migrate
 from livefeed.adapters.process import Child, Launch
 from livefeed.errors import Unavailable
 from livefeed.limits import MIB
-from livefeed.settings import Settings
+from livefeed.settings import Settings, load_settings
 
 HOST: Final = "127.0.0.1"
 READY_SECONDS_MAX: Final = 20.0
@@ -203,7 +203,7 @@ class Stack:
 
 def signing_settings(jwt_secret: str) -> Settings:
     """Settings to sign tokens with, whatever the environment says."""
-    return Settings(
+    return load_settings(
         jwt_algorithm="HS256", jwt_secret=jwt_secret, jwt_audience=None, jwt_issuer=None
     )
 

@@ -22,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Updates of distinct items to users that a hash chooses: number n is always the same user's."""
+    """Updates of distinct items; a hash chooses each one's user, by its number."""
 
     seed: int
     users: int
@@ -30,8 +30,8 @@ class Traffic:
     priority: Lane = "high"
 
     def name(self, user: int) -> str:
-        """The id of a user."""
-        return f"user-{user}"
+        """The id of a user; loads of different seeds on one stack have different users."""
+        return f"user-{self.seed}-{user}"
 
     def user(self, number: int) -> int:
         """Whose an update is."""

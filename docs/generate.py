@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that are data in the code.
 
     python docs/generate.py             write them
-    python docs/generate.py --check     write nothing; name what is out of date, exit 1 if anything is
+    python docs/generate.py --check     only name what is out of date; exit 1 if anything is
 
 A part stands in a page between `<!-- generated: NAME -->` and `<!-- end: NAME -->`.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import json
 import re
 import sys
@@ -174,7 +175,7 @@ def documented(source: str) -> Iterator[Documented]:
     """The names of a source whose assignment is followed by a string, in order."""
     lines, section = source.splitlines(), ""
     body = ast.parse(source).body
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in itertools.pairwise(body):
         name = assigned(statement)
         if name is None:
             continue

@@ -49,6 +49,8 @@ PULL_MESSAGES: Final = 256
 PULL_BYTES: Final = 2 * MIB
 """More than the largest message, or the server would refuse to send it."""
 TICK_SECONDS: Final = 0.25
+REFUSED_MAX: Final = 100
+"""Messages that wait to be dead-lettered; above it nothing more is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +205,8 @@ class Worker:
             consumer.name: (lane, consumer)
             for lane, consumer in self._function.sources(served_by(self.id, others))
         }
-        for name in [name for name in self._pulls if name not in wanted]:
-            await self._pulls.pop(name).stop()
+        lost = [name for name in self._pulls if name not in wanted]
+        await asyncio.gather(*(self._pulls.pop(name).stop() for name in lost))
         for name, (lane, consumer) in wanted.items():
             if name not in self._pulls:
                 self._pulls[name] = self._pull(lane, consumer)
@@ -217,7 +219,8 @@ class Worker:
             self._receive(message, lane)
 
         def wanted() -> bool:
-            return intake.has_room and self._breaker.state == "closed" and not self._leave_reason
+            busy = self._breaker.state != "closed" or len(self._refused) > REFUSED_MAX
+            return intake.has_room and not busy and not self._leave_reason
 
         return Pull(
             self._connection,

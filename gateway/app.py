@@ -158,7 +158,8 @@ async def _feed(gateway: Gateway, request: Request) -> Response:
 async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
     try:
         principal, feeds = _admit(gateway, websocket)
-        epoch = (await gateway.reader.heads([])).epoch
+        # One that is out of date is found out by the first page, and answered by a reset.
+        epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
     except Refused as refused:
         await websocket.send_denial_response(_refusal(refused))
         return

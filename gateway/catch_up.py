@@ -18,6 +18,7 @@ from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.errors import LivefeedError, Unavailable
 from livefeed.limits import GATHERED_CHANNELS_MAX, HEAD_CHECK_FIRST_SECONDS, HEAD_CHECK_SECONDS
+from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,16 @@ class LogReader:
     def __init__(self, primary: Pool, replica: Pool | None) -> None:
         self._primary = primary
         self._replica = replica
+        self.epoch: str | None = None
+        """The log's, as last read."""
         self.replica_pages = 0
         self.primary_pages = 0
 
     async def heads(self, channels: Sequence[str]) -> Heads:
         """The heads at the primary; raises Unavailable."""
-        return await read_heads(self._primary, channels)
+        heads = await read_heads(self._primary, channels)
+        self.epoch = heads.epoch
+        return heads
 
     async def pages(self, places: Sequence[Place]) -> list[Page]:
         """The next page of each place; raises Unavailable."""
@@ -67,7 +72,9 @@ class LogReader:
 
     async def _from_primary(self, places: Sequence[Place]) -> list[Page]:
         self.primary_pages += len(places)
-        return await read_pages(self._primary, places)
+        pages = await read_pages(self._primary, places)
+        self.epoch = pages[0].epoch
+        return pages
 
 
 class CatchUp:
@@ -116,7 +123,12 @@ class CatchUp:
             self._reads.release()
         for ((_, position), connections), page in zip(batch.items(), pages, strict=True):
             for connection in connections:
-                connection.page(page, after=position)
+                try:
+                    connection.page(page, after=position)
+                except Exception:
+                    # One connection's trouble must not become the others'.
+                    logger.exception("a page could not be given to a connection")
+                    connection.socket.close(CloseCode.UNAVAILABLE, "come back")
 
     def _failed(self, batch: dict[Place, set[Connection]], error: Exception) -> None:
         self.failures += 1

@@ -219,7 +219,7 @@ def consumers(found: Sequence[ConsumerFacts], differences: Sequence[Difference])
                 f"{consumer.name} gives out nothing more: {consumer.ack_pending} messages, its "
                 "most, wait for acknowledgement"
             )
-            mend = "see what holds its workers up, in their log and in the check of the primary"
+            mend = "see what holds its workers up: their log, and primary"
             problems.append(Problem("degraded", reason, mend))
         if consumer.paused:
             mend = f"`nats consumer resume {consumer.stream} {consumer.name}`"

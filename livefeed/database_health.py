@@ -183,7 +183,7 @@ def _replay(replay: ReplayFacts) -> list[Problem]:
         mend = "see its log: primary_conninfo, the replication slot, and the network to the primary"
         problems.append(Problem("degraded", f"it receives nothing from the primary: {reads}", mend))
     if replay.bytes_behind is None:
-        mend = "see the check of the primary"
+        mend = "see primary"
         problems.append(Problem("degraded", "its lag could not be checked", mend))
     elif replay.seconds_behind >= REPLICA_SECONDS_MAX:
         reason = (

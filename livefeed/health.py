@@ -112,7 +112,7 @@ def unavailable(parts: Iterable[Part], because: str, mend: str) -> list[Check]:
     first, *behind = parts
     return [
         Check(first, "unhealthy", because, mend),
-        *(not_checked(part, f"{first} does not answer", mend) for part in behind),
+        *(not_checked(part, f"the {first} is away", f"see {first}") for part in behind),
     ]
 
 

@@ -8,8 +8,9 @@ key, or is the same update again, has to be common.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from hypothesis import strategies as st
@@ -120,15 +121,25 @@ def retold(
     again = draw(st.lists(st.sampled_from(told), max_size=len(told)))
     batches: list[list[Change]] = [[]]
     for change in draw(st.permutations(told + again)):
-        if batches[-1] and draw(st.booleans()):
-            batches.append([])
+        ends = draw(st.booleans())
         batches[-1].append(change)
-    return batches
+        if ends:
+            batches.append([])
+    return [batch for batch in batches if batch]
 
 
-def by_channel(rows: Mapping[EntryKey, Entry]) -> dict[str, dict[tuple[int, int], Entry]]:
-    """The same entries, channel by channel."""
-    channels: dict[str, dict[tuple[int, int], Entry]] = defaultdict(dict)
-    for key, entry in rows.items():
-        channels[key.channel][key.item, key.facet] = entry
-    return dict(channels)
+def random_batches(*, batches: int, size: int) -> list[list[Change]]:
+    """Batches for where hypothesis cannot follow: several writers at once, and kills."""
+    return [[_random_change() for _ in range(random.randint(1, size))] for _ in range(batches)]
+
+
+def _random_change() -> Change:
+    return change(
+        random.choice(CHANNELS),
+        random.choice(ITEMS),
+        kind=random.randrange(len(KINDS)),
+        timestamp=random.randint(0, 9),
+        version=random.choice([None, None, 0, 1, 2]),
+        rank=random.choice([None, 1.0]),
+        salt=random.randint(0, 9),
+    )

@@ -509,8 +509,9 @@ class Stack:
     async def _nothing_waits(self) -> bool:
         connection = await self.nats()
         try:
-            # In this order: what leaves the first stream is in the second before it does.
-            for stream in (UPDATES, LANE_STREAM):
+            # In this order: what leaves the first stream is in the second before it does. Twice:
+            # a consumer hears of a new message a moment after its publisher does.
+            for stream in (UPDATES, LANE_STREAM) * 2:
                 if any((await consumer_lag(connection, stream)).values()):
                     return False
         except Unavailable:

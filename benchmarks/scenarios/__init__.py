@@ -1,4 +1,4 @@
-"""The scenarios: each module here has one, named SCENARIO; a new module is all that a new one needs."""
+"""The scenarios: each module here has one, named SCENARIO; a new one only adds a module."""
 
 from __future__ import annotations
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.load import Load, Outcome, busy_notes, cpu_percent
+from benchmarks.load import Load, Meter, Outcome
 from benchmarks.measure import LatencyRecorder
 from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, Scenario
@@ -89,18 +88,17 @@ async def _busy(stack: Stack, sizes: Sizes, options: Options, report: Report) ->
         await load.publish(warm_up, per_second=sizes.per_second, recorded=False)
         options.say(f"{sizes.per_second:,} updates/s for {sizes.seconds:g} s")
         recycled = _recycled(stack)
-        before, began = {**stack.usage(), **load.usage()}, time.perf_counter()
+        meter = Meter(stack, load)
         count = round(sizes.seconds * sizes.per_second)
         outcome = await load.publish(count, per_second=sizes.per_second)
-        after, seconds = {**stack.usage(), **load.usage()}, time.perf_counter() - began
+        percent = meter.percent()
         options.say("verifying every delivery")
         stack.check()
         _add_latencies(report, outcome)
         report.add("workers_recycled", _recycled(stack) - recycled)
-        percent = cpu_percent(before, after, seconds)
         for role, value in percent.items():
             report.add(f"cpu_percent_{role}", value, "% of a core")
-        report.notes += [*outcome.notes(), *busy_notes(percent, load.usage())]
+        report.notes += [*outcome.notes(), *meter.notes(percent)]
         return await load.judge()
 
 
@@ -119,6 +117,7 @@ def _add_latencies(report: Report, outcome: Outcome) -> None:
     report.add("deliveries", outcome.deliveries)
     report.add("replayed", outcome.replayed)
     report.add("reconnects", outcome.reconnects)
+    report.add("resets", outcome.resets)
 
 
 def _milliseconds(latency: LatencyRecorder, percent: float) -> float:

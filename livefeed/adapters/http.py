@@ -34,8 +34,8 @@ async def get(url: str, *, seconds_max: float) -> Answer:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise Misconfigured(f"{url} is not an http or https URL")
     secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
     try:
+        port = parts.port or (443 if secure else 80)
         async with asyncio.timeout(seconds_max):
             reader, writer = await asyncio.open_connection(
                 parts.hostname, port, ssl=ssl.create_default_context() if secure else None
@@ -48,7 +48,7 @@ async def get(url: str, *, seconds_max: float) -> Answer:
                 writer.transport.abort()
     except TimeoutError as error:
         raise Unavailable(parts.netloc, f"no answer within {seconds_max:g} s") from error
-    except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+    except (OSError, ValueError) as error:
         raise Unavailable(parts.netloc, str(error) or type(error).__name__) from error
 
 

@@ -13,7 +13,7 @@ from livefeed.errors import LivefeedError, Misconfigured
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
-    from benchmarks.scenario import Options, Scenario
+    from benchmarks.scenario import Scenario
 
 ALL = "all"
 
@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Run SCENARIO on servers of its own and print its figures; without SCENARIO, list them.
 
-    `all` runs every one. The exit code is 1 when a delivery was lost, doubled, foreign or inexact, or
-    when a run failed; a goal that is missed alone does not change it.
+    `all` runs every one. The exit code is 1 when a delivery was lost, doubled, foreign or inexact,
+    or when a run failed; a goal that is missed alone does not change it.
     """
     known = _scenarios()
     if scenario is None:

@@ -51,8 +51,8 @@ REPLICA_MEND: Final = "start the replica, or remove LIVEFEED_REPLICA_URL"
 def command(*, as_json: bool) -> None:
     """Look at every part and say what is wrong, why, and what to do about it; changes nothing.
 
-    The exit code is 0 when all is healthy or some of it degraded, and 1 when something is unhealthy: it does
-    not serve, or may lose updates.
+    The exit code is 0 when all is healthy or some of it degraded, and 1 when something is
+    unhealthy: it does not serve, or may lose updates.
     """
     settings = command_settings()
     stack = read_stack(default_data_directory())
@@ -211,7 +211,9 @@ async def _replica(
             ),
             postgres_facts.database_facts(url, "replica"),
         )
-        return database_health.replica(facts, replay, epoch_wanted=primary and primary.epoch)
+        return database_health.replica(
+            facts, replay, epoch_wanted=primary.epoch if primary else None
+        )
 
     return await _all(REPLICA_MEND, replica=check())
 
@@ -227,8 +229,9 @@ async def _gateways(settings: Settings, ports: list[int]) -> list[Check]:
 async def _gateway(address: str) -> GatewayFacts:
     try:
         answer = await http.get(f"http://{address}/readyz", seconds_max=CONNECT_SECONDS_MAX)
-    except Unavailable as error:
-        return GatewayFacts(address=address, answers=False, ready=False, reason=error.detail)
+    except LivefeedError as error:
+        reason = error.detail if isinstance(error, Unavailable) else str(error)
+        return GatewayFacts(address=address, answers=False, ready=False, reason=reason)
     reason = "" if answer.status == 200 else _reason(answer)
     return GatewayFacts(address=address, answers=True, ready=not reason, reason=reason)
 

@@ -91,8 +91,9 @@ class Connection(Client):
         """Stop, and return when nothing more can come; what was on its way is still handled."""
         self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
         # Without a connection nothing can come either.
-        with contextlib.suppress(NatsError):
-            await self.flush(2)
+        if self.is_connected:
+            with contextlib.suppress(NatsError):
+                await self.flush(2)
         self._forget(subscription)
 
     def send(

@@ -20,8 +20,6 @@ from livefeed.errors import Unavailable
 from livefeed.topology import DEAD_LETTERS, LANE_STREAM, UPDATES
 
 SECONDS_MAX: Final = 2.0
-LISTEN_LOOKS: Final = 4
-"""Times that the lag is looked at while listening."""
 
 
 def server_id(connection: Connection) -> str:

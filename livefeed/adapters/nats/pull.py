@@ -15,8 +15,8 @@ import msgspec
 from livefeed.adapters.nats.connection import Connection, DirectSubscription, decode_headers
 from livefeed.topology import Consumer
 
-REQUEST_SECONDS: Final = 30.0
-"""How long a request stays with the server."""
+REQUEST_SECONDS: Final = 10.0
+"""How long a request stays with the server; bounds the wait when one is lost there."""
 OVERDUE_SECONDS: Final = 2.0
 """A request that the server did not end by then was lost."""
 

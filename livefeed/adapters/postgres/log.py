@@ -17,8 +17,9 @@ import asyncpg
 
 from livefeed.adapters.postgres.pool import Connection, Pool
 from livefeed.entry import Entry, EntryKey
-from livefeed.errors import UpdateRefused
+from livefeed.errors import Unavailable, UpdateRefused
 from livefeed.order import OrderKey
+from livefeed.update import CONTENT_REMOVAL
 
 CHANNEL_IDS_MAX: Final = 100_000
 """Channel ids that a process remembers."""
@@ -84,7 +85,7 @@ on conflict (name) do nothing
 _SELECT_CHANNELS = "select id, name from feed_channel where name = any($1::text[])"
 
 _LOCK_CHANNELS = """
-select id, seq, floor, (select epoch from feed_epoch) as epoch
+select id, name, seq, floor, (select epoch from feed_epoch) as epoch
 from feed_channel where id = any($1::bigint[]) order by id for no key update
 """
 
@@ -98,7 +99,8 @@ with changed as (
     select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[], $5::smallint[],
         $6::bigint[], $7::bytea[], $8::smallint[], $9::float8[], $10::bigint[])
     on conflict (channel_id, item, facet) do update set
-        seq = excluded.seq,
+        seq = case when {_NEWER} or held.kind <> {CONTENT_REMOVAL} then excluded.seq
+            else held.seq end,
         explicit = case when {_NEWER} then excluded.explicit else held.explicit end,
         version = case when {_NEWER} then excluded.version else held.version end,
         ref = case when {_NEWER} then excluded.ref else held.ref end,
@@ -110,7 +112,7 @@ with changed as (
 ), moved as (
     update feed_channel set seq = top.seq
     from (select channel_id, max(seq) as seq from changed group by channel_id) as top
-    where id = top.channel_id
+    where id = top.channel_id and top.seq > feed_channel.seq
 )
 select * from changed order by channel_id, seq
 """  # noqa: S608  # our own words
@@ -119,14 +121,19 @@ _RAISE_FLOOR = """
 update feed_channel set floor = greatest(floor, least($2, seq)) where name = $1 returning id, floor
 """
 
+# By age: not above the first entry that is younger. An old one stands there when its item's birth
+# became known late; it goes when they do.
 _TRIM_TO = """
+with standing as (
+    select entry.seq, facet, persisted_at < now() - make_interval(secs => $3) as old
+    from feed_entry entry join feed_channel channel on channel.id = channel_id
+    left join feed_body using (ref) where name = $1
+)
 select max(seq) as seq from (
-    (select entry.seq from feed_entry entry join feed_channel channel on channel.id = channel_id
-     where name = $1 and facet = 0 order by entry.seq desc offset $2 limit 1)
-    union all (select max(entry.seq) from feed_entry entry join feed_channel channel on channel.id =
-    channel_id
-     join feed_body body on body.ref = entry.ref
-     where name = $1 and body.persisted_at < now() - make_interval(secs => $3))
+    (select seq from standing where facet = 0 order by seq desc offset $2 limit 1)
+    union all
+    (select max(seq) from standing
+     where seq < coalesce((select min(seq) from standing where not old), seq + 1))
 ) as falling
 """
 
@@ -162,7 +169,8 @@ class Log:
                 await _insert_bodies(connection, entries, bodies)
                 ids = await self._channel_ids(connection, {key.channel for key in entries})
                 async with connection.transaction():
-                    return await _upsert(connection, entries, ids)
+                    locked = await self._lock(connection, ids)
+                    return await _upsert(connection, entries, locked)
         except DATA_ERRORS as error:
             raise UpdateRefused("not_persistable", str(error)) from error
 
@@ -183,6 +191,15 @@ class Log:
         """Raise a channel's floor to its bounds; returns the floor."""
         rows = await self._pool.fetch(_TRIM_TO, channel, items_max, age_seconds_max)
         return await self.raise_floor(channel, rows[0]["seq"] or 0)
+
+    async def _lock(self, connection: Connection, ids: Mapping[str, int]) -> list[asyncpg.Record]:
+        locked = await connection.fetch(_LOCK_CHANNELS, list(ids.values()))
+        if {row["name"]: row["id"] for row in locked} != ids:
+            # Another server took over without the last channels of the one before, and may have
+            # given their ids to other users' channels.
+            self._ids.clear()
+            raise Unavailable(self._pool.dependency, "it has other channels than it had")
+        return locked
 
     async def _channel_ids(self, connection: Connection, names: Iterable[str]) -> dict[str, int]:
         known, missing = {}, []
@@ -218,12 +235,11 @@ async def _insert_bodies(
 
 
 async def _upsert(
-    connection: Connection, entries: Mapping[EntryKey, Entry], ids: Mapping[str, int]
+    connection: Connection, entries: Mapping[EntryKey, Entry], locked: Sequence[asyncpg.Record]
 ) -> Flushed:
-    locked = await connection.fetch(_LOCK_CHANNELS, list(ids.values()))
-    names = {number: name for name, number in ids.items()}
+    ids = {row["name"]: row["id"] for row in locked}
     changes = {
-        row["id"]: ChannelChange(names[row["id"]], row["seq"], row["seq"], row["floor"])
+        row["id"]: ChannelChange(row["name"], row["seq"], row["seq"], row["floor"])
         for row in locked
     }
     given = {number: change.before for number, change in changes.items()}
@@ -235,8 +251,10 @@ async def _upsert(
         place = (number, key.item, key.facet, given[number])
         rows.append((*place, *entry.order, entry.kind, entry.rank, entry.born))
     for row in await connection.fetch(_UPSERT, *_columns(rows)):
-        order = OrderKey(row["explicit"], row["version"], row["ref"])
         change = changes[row["channel_id"]]
+        if row["seq"] <= change.before:
+            continue  # A removed item learnt of its birth: nobody can see that.
+        order = OrderKey(row["explicit"], row["version"], row["ref"])
         change.head = row["seq"]
         entry = Entry(order, row["kind"], row["rank"], row["born"])
         change.placed.append(Placed(row["seq"], entry))

@@ -61,14 +61,15 @@ left join feed_channel channel on channel.name = wanted.name
 left join lateral (
     select entry.seq, entry.facet, entry.kind, entry.rank, entry.born, body.body,
         count(*) over () as available,
-        sum(octet_length(body.body)) over (order by entry.seq) - octet_length(body.body) as before
+        row_number() over (order by entry.seq) as place,
+        sum(octet_length(body.body)) over (order by entry.seq) as bytes
     from (
         select * from feed_entry
         where channel_id = channel.id and seq > greatest(wanted.position, channel.floor)
         order by seq limit $3
     ) as entry
     join feed_body body on body.ref = entry.ref
-) as page on page.before < $4
+) as page on page.place = 1 or page.bytes <= $4
 order by wanted.number, page.seq
 """
 
