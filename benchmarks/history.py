@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from livefeed.demo_history import history_updates
+from livefeed.demo_history import Event, Target, decode_event, updates_of
 from livefeed_client import FeedState, LiveFeed, Timing, fetch_snapshot
 
 PERSONAL_FEEDS: Final = ("home", "work")
@@ -38,7 +38,7 @@ Expected = Sequence[tuple[str, str]]
 class History:
     """A history and what must come of it."""
 
-    events: list[dict[str, Any]]
+    events: list[Event]
     expected: Expected
 
 
@@ -55,27 +55,25 @@ class Outcome:
 
 def load_history(folder: Path) -> History:
     """Read `events.jsonl.gz` and `tree.json`."""
-    with gzip.open(folder / "events.jsonl.gz", "rt") as lines:
-        events = [json.loads(line) for line in lines]
+    with gzip.open(folder / "events.jsonl.gz") as lines:
+        events = [decode_event(text, line) for line, text in enumerate(lines, 1)]
     tree: Mapping[str, str] = json.loads((folder / "tree.json").read_text())
     first_added: dict[str, int] = {}
     for event in events:
-        if event["change"] == "A":
-            first_added[event["path"]] = min(
-                event["at"], first_added.get(event["path"], event["at"])
-            )
+        if event.change == "A":
+            first_added[event.path] = min(event.at, first_added.get(event.path, event.at))
     order = sorted(tree.items(), key=lambda pair: (-first_added[pair[0]], pair[0]))
     return History(events, order)
 
 
-def updates_of(history: History) -> list[list[Update]]:
+def groups_of(history: History) -> list[list[Update]]:
     """The updates of each event: both users' two feeds, which share item ids, and the topic."""
-    targets = [
-        *({"feed": feed, "users": list(USERS)} for feed in PERSONAL_FEEDS),
-        {"feed": TOPIC_FEED, "topic": True},
+    targets = [Target(users=USERS, feed=feed) for feed in PERSONAL_FEEDS]
+    targets.append(Target(topic=True, feed=TOPIC_FEED))
+    return [
+        [update for target in targets for update in updates_of(event, line, target)]
+        for line, event in enumerate(history.events, 1)
     ]
-    each = [list(history_updates(history.events, **target)) for target in targets]
-    return [list(group) for group in zip(*each, strict=True)]
 
 
 class Run:
@@ -129,7 +127,7 @@ class Run:
         return self.outcome
 
     async def _publish_all(self) -> None:
-        groups = updates_of(self._history)
+        groups = groups_of(self._history)
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         for start in range(0, len(groups), CHUNK):

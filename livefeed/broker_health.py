@@ -18,6 +18,8 @@ NATS_VERSION_MIN: Final = (2, 12)
 """The first with atomic batches."""
 STREAM_FULL: Final[tuple[tuple[float, State], ...]] = ((0.95, "unhealthy"), (0.70, "degraded"))
 """Shares of `max_bytes` from which a stream is called so."""
+COPY_SILENT_SECONDS_MAX: Final = 3.0
+"""The server itself calls a silent copy current for 10 s."""
 LAG_MAX: Final = 5_000
 """Messages that may wait for a function."""
 
@@ -65,6 +67,15 @@ class MonitoredServer:
     """Servers of its JetStream cluster; 1 for a single one."""
 
 
+class StreamCopy(NamedTuple):
+    """A stream's copy on another server than its leader's."""
+
+    server: str
+    current: bool
+    silent_seconds: float
+    """Since it was last heard of; it is, each second."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFacts:
     """One stream as it is."""
@@ -75,8 +86,8 @@ class StreamFacts:
     bytes_max: int
     refuses_when_full: bool
     acknowledges_before_writing: bool
-    replicas_behind: tuple[str, ...]
-    """Servers whose copy is not current."""
+    copies: tuple[StreamCopy, ...]
+    """Those of the other servers; none with one copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,19 +163,17 @@ def durability(
     ]
     problems += [
         Problem("degraded", f"could not be checked: {reason}", MONITOR_MEND)
-        for reason in [*unreachable, *_unseen(storing, unreachable, broker_id)]
+        for reason in unreachable or _unseen(storing, broker_id)
     ]
     figures = {"servers": len(storing), "sync_always": sum(s.sync_always for s in storing.values())}
     healthy = f"sync_interval is always on {count(len(storing), 'server')}: an ack means on disk"
     return conclude("durability", problems, healthy=healthy, figures=figures)
 
 
-def _unseen(
-    storing: Mapping[str, MonitoredServer], unreachable: Sequence[str], broker_id: str | None
-) -> list[str]:
+def _unseen(storing: Mapping[str, MonitoredServer], broker_id: str | None) -> list[str]:
     """Why what was seen may not be all that stores."""
     if not storing:
-        return [] if unreachable else ["the server that is monitored has no JetStream"]
+        return ["the server that is monitored has no JetStream"]
     cluster_size = max(server.cluster_size for server in storing.values())
     if len(storing) < cluster_size:
         return [f"{cluster_size - len(storing)} of the cluster's {cluster_size} servers not seen"]
@@ -182,9 +191,11 @@ def streams(found: Sequence[StreamFacts], differences: Sequence[Difference]) -> 
             reason = f"{stream.name} acknowledges before it writes: persist_mode is async"
             mend = "replace the stream by one without `persist_mode`, then run `livefeed provision`"
             problems.append(Problem("unhealthy", reason, mend))
-        for server in stream.replicas_behind:
-            reason = f"the copy of {stream.name} on {server} is not current"
-            problems.append(Problem("degraded", reason, f"start {server}, or wait until it is"))
+        for copy in stream.copies:
+            if not copy.current or copy.silent_seconds > COPY_SILENT_SECONDS_MAX:
+                reason = f"the copy of {stream.name} on {copy.server} is not current"
+                mend = f"start {copy.server}, or wait until it has caught up"
+                problems.append(Problem("degraded", reason, mend))
     figures: dict[str, Figure] = {}
     for stream in found:
         figures[f"{stream.name}_messages"] = stream.messages

@@ -96,6 +96,7 @@ async def _silences(stack: Stack, sizes: Sizes, options: Options, report: Report
     async with Load(stack, traffic, connections=1) as load:
         # A channel and the plans of the database are made once; this is about workers.
         await load.publish(1, per_second=1.0, recorded=False)
+        await _silence(stack, 0.0)
         latency = LatencyRecorder()
         started = len(stack.worker_summaries())
         for number in range(sizes.silences):

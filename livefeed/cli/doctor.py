@@ -40,6 +40,7 @@ FUNCTIONS: Final = {"prioritize": UPDATES, "deliver": LANE_STREAM}
 COLOURS: Final = {"healthy": "green", "degraded": "yellow", "unhealthy": "red"}
 
 NATS_MEND: Final = "start NATS (`livefeed up` has one), or set LIVEFEED_NATS_URL to where it is"
+JETSTREAM_MEND: Final = "see broker; in a cluster, start a majority of its servers"
 PRIMARY_MEND: Final = (
     "start PostgreSQL (`livefeed up` has one), or set LIVEFEED_DATABASE_URL to where it is"
 )
@@ -102,7 +103,7 @@ async def _nats(settings: Settings) -> list[Check]:
         return [*health.unavailable(parts, _told(error), NATS_MEND), durability]
     try:
         return await _all(
-            NATS_MEND,
+            JETSTREAM_MEND,
             broker=_broker(connection),
             durability=_durability(connection, monitored),
             streams=_streams(connection, settings),

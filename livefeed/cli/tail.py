@@ -140,7 +140,10 @@ async def _follow(feed: LiveFeed, view: View) -> None:
                 if view.take(frame):
                     return
     except LiveFeedClosed as closed:
-        raise AccessRefused("closed", f"{closed}; coming back would not help") from closed
+        detail = f"{closed} (a token is signed with LIVEFEED_JWT_SECRET or given with --token)"
+        raise AccessRefused(
+            "gateway_refuses", detail if closed.code == 401 else str(closed)
+        ) from closed
 
 
 def _say(sentence: str) -> None:

@@ -21,7 +21,7 @@ from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.provision import provision
 from tests.servers import STREAM_BYTES_MAX, Stack, server_port, update
 
-SECONDS_MAX = 9.0
+SECONDS_MAX = 12.0
 """5 s for the checks, and what a busy computer takes to start a process."""
 
 Checks = dict[str, dict[str, Any]]
@@ -121,20 +121,15 @@ async def test_a_whole_stack_is_healthy(stack: Stack) -> None:
 async def test_nats_that_does_not_sync_is_named(stack: Stack, lazy_nats: NatsServer) -> None:
     """The setting is read from the server itself; unread, or of another server, proves nothing."""
     given = {"nats_url": lazy_nats.url, "ops_port": server_port()}
-    lazy, unknown, other, mixed = await asyncio.gather(
-        examine(stack, **given, nats_monitor_url=lazy_nats.monitor_url),
+    both = f"{stack.settings['nats_monitor_url']},{lazy_nats.monitor_url}"
+    lazy, unknown, other = await asyncio.gather(
+        examine(stack, **given, nats_monitor_url=both),
         examine(stack, **given, nats_monitor_url=None),
         examine(stack, **given),
-        examine(
-            stack,
-            **given,
-            nats_monitor_url=f"{stack.settings['nats_monitor_url']},{lazy_nats.monitor_url}",
-        ),
     )
-    for found in (lazy, mixed):
-        assert found.checks["durability"]["state"] == "unhealthy"
-        reason = "lost on power failure: sync_interval is 2m0s on lazy"
-        found.says("durability", reason, "sync_interval: always")
+    assert lazy.checks["durability"]["state"] == "unhealthy"
+    reason = "lost on power failure: sync_interval is 2m0s on lazy"
+    lazy.says("durability", reason, "sync_interval: always")
     assert unknown.checks["durability"]["state"] == "degraded"
     unknown.says("durability", "could not be checked", "LIVEFEED_NATS_MONITOR_URL")
     assert other.checks["durability"]["state"] == "degraded"
@@ -183,13 +178,8 @@ async def test_a_log_that_is_not_ready_is_named(stack: Stack) -> None:
 
 async def test_a_replica_that_does_not_replay_is_named(stack: Stack, replica_url: str) -> None:
     """One that follows is healthy; one whose replay is paused is behind by so many bytes."""
-    following, swapped = await asyncio.gather(
-        examine(stack, replica_url=replica_url),
-        examine(stack, database_url=replica_url, replica_url=stack.database_url),
-    )
+    following = await examine(stack, replica_url=replica_url)
     assert following.checks["replica"]["state"] == "healthy", following.checks["replica"]
-    swapped.says("primary", "it is a replica: nothing can be written", "LIVEFEED_DATABASE_URL")
-    swapped.says("replica", "it takes writes", "LIVEFEED_DATABASE_URL")
     await execute(replica_url, "select pg_wal_replay_pause()")
     try:
         await execute(stack.database_url, "create table later as select generate_series(1, 1000)")
@@ -205,23 +195,26 @@ async def test_servers_that_are_away_are_named(stack: Stack) -> None:
     """Nobody listens, or the password is wrong: a sentence each, and no secret in it."""
     nowhere = f"127.0.0.1:{server_port()}"
     right, _, host = stack.database_url.partition("@")
-    no_nats, no_postgres, wrong = await asyncio.gather(
-        examine(stack, nats_url=f"nats://u:hush@{nowhere}", nats_monitor_url=f"http://{nowhere}"),
+    no_nats, no_postgres = await asyncio.gather(
+        examine(
+            stack,
+            nats_url=f"nats://u:hush@{nowhere}",
+            nats_monitor_url=f"http://{nowhere}",
+            replica_url=f"{right}hush@{host}",
+        ),
         examine(stack, database_url=f"postgresql://livefeed:hush@{nowhere}/livefeed"),
-        examine(stack, database_url=f"{right}hush@{host}", replica_url=f"{right}hush@{host}"),
     )
     assert no_nats.checks["broker"]["state"] == "unhealthy"
     no_nats.says("broker", "nats is unavailable", "LIVEFEED_NATS_URL")
     no_nats.says("durability", f"could not be checked: {nowhere}", "LIVEFEED_NATS_MONITOR_URL")
     no_nats.says("streams", "could not be checked: the broker is away", "see broker")
+    no_nats.says("replica", "InvalidPasswordError", "LIVEFEED_REPLICA_URL")
     assert no_nats.checks["primary"]["state"] == "healthy"
     assert no_postgres.checks["primary"]["state"] == "unhealthy"
     no_postgres.says("primary", "primary is unavailable", "LIVEFEED_DATABASE_URL")
     no_postgres.says("schema", "could not be checked: the primary is away", "see primary")
     assert no_postgres.checks["broker"]["state"] == "healthy"
-    wrong.says("primary", "InvalidPasswordError", "LIVEFEED_DATABASE_URL")
-    wrong.says("replica", "InvalidPasswordError", "LIVEFEED_REPLICA_URL")
-    for found in (no_nats, no_postgres, wrong):
+    for found in (no_nats, no_postgres):
         assert "hush" not in json.dumps(found.checks)
 
 

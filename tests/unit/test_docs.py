@@ -20,6 +20,8 @@ from livefeed import protocol, subjects, topology
 from livefeed.cli.main import COMMANDS
 from livefeed.cursor import parse_cursor
 from livefeed.errors import DeadLetterReason
+from livefeed.feed_view import FeedItem
+from livefeed.messages import PublicBody, public_body, public_update
 from livefeed.subjects import LANES
 from livefeed.update import parse_update, update_schema
 
@@ -69,7 +71,8 @@ def examples_of(page: Path) -> Iterator[Example]:
 
 def table_below(page: Path, heading: str, first_cell: str) -> list[list[str]]:
     """The cells of the table below a heading whose first column is headed so."""
-    _, found, section = page.read_text(encoding="utf-8").partition(f"\n{heading}\n")
+    text = "\n" + page.read_text(encoding="utf-8")
+    _, found, section = text.partition(f"\n{heading}\n")
     assert found, f"{page.name} has no heading {heading!r}"
     lines = section.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_cell} |"))
@@ -118,6 +121,17 @@ def test_close_codes() -> None:
     }
 
 
+def test_close_codes_that_are_not_sent() -> None:
+    """The page says which close codes the gateway never sends, and is right."""
+    text = PROTOCOL.read_text(encoding="utf-8")
+    unsent = re.search(r"Not sent\s+today:(.*?)A client", text, re.DOTALL)
+    assert unsent is not None
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "gateway").glob("*.py")]
+    sent = {name for source in sources for name in re.findall(r"CloseCode\.([A-Z_]+)", source)}
+    named = [name for name in codes_in(unsent[1]) if name.isupper()]
+    assert set(named) == {code.name for code in protocol.CloseCode} - sent
+
+
 def test_error_codes() -> None:
     """The protocol's page explains every code of a frame, and every status of a refusal."""
     assert first_codes(table_below(PROTOCOL, "## Error codes", "Code")) == list(protocol.ERRORS)
@@ -131,20 +145,23 @@ def test_error_codes() -> None:
 def test_every_refusal_in_the_code_is_explained() -> None:
     """No code is raised towards a client that the protocol's page does not have."""
     text = PROTOCOL.read_text(encoding="utf-8")
+    kinds = {"AccessRefused", "FrameRefused", "CursorRefused"}
     raised = {
-        call.args[0].value
-        for folder in ("gateway", "livefeed")
-        for path in (ROOT / folder).rglob("*.py")
-        if "cli" not in path.parts
-        for call in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id in {"Refused", "AccessRefused", "FrameRefused", "CursorRefused"}
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
+        *refusals("gateway", {*kinds, "Refused"}),
+        *refusals("livefeed", kinds),
     }
     assert "cursor_foreign" in raised  # the search finds something
     assert [code for code in sorted(raised) if f"`{code}`" not in text] == []
+
+
+def refusals(folder: str, kinds: set[str]) -> Iterator[str]:
+    """The codes with which a folder's code makes errors of these kinds; not those of commands."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_bytes())):
+            match call:
+                case ast.Call(func=ast.Name(id=kind), args=[ast.Constant(value=str(code)), *_]):
+                    if kind in kinds and "cli" not in path.parts:
+                        yield code
 
 
 def test_dead_letter_reasons() -> None:
@@ -260,6 +277,23 @@ def test_server_frames_have_the_fields_of_the_code() -> None:
         shown[frame["type"]] = frame
         assert set(frame) == set(sent[frame["type"]]), example.place
     assert set(shown) == set(sent)
+    (update,) = shown["feed_updates"]["updates"]
+    assert set(update) == set(msgspec.json.decode(public_update_bytes()))
+
+
+def public_update_bytes() -> bytes:
+    """An update as the server puts it into a frame."""
+    body = PublicBody(
+        update_id="u",
+        update_type="new_content",
+        feed_type="home",
+        content=msgspec.Raw(b"{}"),
+        timestamp="t",
+        version=None,
+        priority="high",
+        metadata={},
+    )
+    return public_update("user:alice/home", 1, rank=None, born=0, body=public_body(body))
 
 
 def server_frames() -> list[bytes]:
@@ -280,9 +314,12 @@ def server_frames() -> list[bytes]:
 
 
 def test_snapshot_example_holds_together() -> None:
-    """The snapshot's cursor is one, of the channels of its feed."""
+    """The snapshot's cursor is one, of its feed's channels, and its items have the real fields."""
     (example,) = examples("snapshot")
     snapshot = json.loads(example.text)
+    stored = {"updateId": "u", "timestamp": "t", "version": None, "content": {}}
+    real = FeedItem("me/home", "post-1", 0.0, 1, stored, None).public()
+    assert [set(item) for item in snapshot["items"]] == [set(real)]
     cursor = parse_cursor(snapshot["cursor"])
     assert set(cursor.positions) == set(snapshot["floor"])
     assert {item["channel"] for item in snapshot["items"]} <= set(cursor.positions)

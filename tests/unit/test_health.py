@@ -13,6 +13,7 @@ from livefeed.broker_health import (
     ConsumerFacts,
     Difference,
     MonitoredServer,
+    StreamCopy,
     StreamFacts,
 )
 from livefeed.database_health import DatabaseFacts, ReplayFacts
@@ -42,7 +43,7 @@ STREAM = StreamFacts(
     bytes_max=100 * MIB,
     refuses_when_full=True,
     acknowledges_before_writing=False,
-    replicas_behind=(),
+    copies=(StreamCopy("n3", True, 0.9),),
 )
 CONSUMER = ConsumerFacts(
     name="deliver-high-3",
@@ -179,7 +180,8 @@ def test_duration(nanoseconds: int, text: str) -> None:
             "raise",
         ),
         ({"acknowledges_before_writing": True}, "unhealthy", "persist_mode", "persist_mode"),
-        ({"replicas_behind": ("n2",)}, "degraded", "copy of FEED_UPDATES on n2", "start n2"),
+        ({"copies": (StreamCopy("n2", True, 3.1),)}, "degraded", "FEED_UPDATES on n2", "start n2"),
+        ({"copies": (StreamCopy("n2", False, 0),)}, "degraded", "FEED_UPDATES on n2", "caught up"),
     ],
 )
 def test_streams(different: dict[str, Any], state: State, reason: str, mend: str) -> None:

@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError, ServiceUnavailableError
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.provision import consumer_infos
-from livefeed.broker_health import BrokerFacts, ConsumerFacts, StreamFacts
+from livefeed.broker_health import BrokerFacts, ConsumerFacts, StreamCopy, StreamFacts
 from livefeed.errors import Unavailable
 from livefeed.topology import DEAD_LETTERS, LANE_STREAM, UPDATES
 
@@ -132,8 +132,13 @@ async def _answering() -> AsyncIterator[None]:
 
 
 def _stream(info: StreamInfo) -> StreamFacts:
-    replicas = (info.cluster.replicas if info.cluster else None) or []
-    behind = [peer.name or "?" for peer in replicas if peer.offline or peer.current is False]
+    peers = (info.cluster.replicas if info.cluster else None) or []
+    copies = tuple(
+        StreamCopy(
+            str(peer.name), bool(peer.current) and not peer.offline, (peer.active or 0) / 1e9
+        )
+        for peer in peers
+    )
     return StreamFacts(
         name=str(info.config.name),
         messages=info.state.messages,
@@ -141,7 +146,7 @@ def _stream(info: StreamInfo) -> StreamFacts:
         bytes_max=info.config.max_bytes or 0,
         refuses_when_full=info.config.discard == DiscardPolicy.NEW,
         acknowledges_before_writing=info.config.persist_mode == PersistMode.ASYNC,
-        replicas_behind=tuple(sorted(behind)),
+        copies=copies,
     )
 
 
