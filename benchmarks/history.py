@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from livefeed.demo_history import Event, Target, decode_event, updates_of
 from livefeed_client import FeedState, LiveFeed, Timing, fetch_snapshot
+
+from livefeed.demo_history import Event, Target, decode_event, updates_of
 
 PERSONAL_FEEDS: Final = ("home", "work")
 TOPIC_FEED: Final = "everyone"

@@ -74,35 +74,35 @@ class Deliver:
         messages = [work.content for work in works if isinstance(work.content, LaneMessage)]
         for portion in plan(messages):
             flushed = await self._log.persist(portion.entries, portion.bodies)
-            for subject, live, context in live_messages(flushed, portion.bodies):
+            traces = {ref: body.trace for ref, body in portion.bodies.items()}
+            for subject, live, context in live_messages(flushed, traces):
                 headers = {trace.HEADER: context} if context else None
                 self._connection.send(subject, encode_live_message(live), headers=headers)
 
 
 def plan(messages: Iterable[LaneMessage]) -> list[Portion]:
-    """Coalesce, and split into portions that fit a flush; a channel is never split."""
+    """Coalesce, and split into portions that each fit a flush."""
     bodies: dict[bytes, Body] = {}
     entries = coalesce(_entries(messages, bodies))
-    channels: dict[str, list[EntryKey]] = {}
-    for key in entries:
-        channels.setdefault(key.channel, []).append(key)
-    portions: list[Portion] = []
-    size = rows = 0
-    for keys in channels.values():
-        refs = {entries[key].order.ref for key in keys}
-        weight = sum(len(bodies[ref].body) for ref in refs)
-        full = rows + len(keys) > FLUSH_ROWS_MAX or size + weight > FLUSH_BYTES_MAX
-        if not portions or full:
+    portions = [Portion({}, {})]
+    size = 0
+    # Channel by channel, so that few are in two portions; older entries first, as within one.
+    for key in sorted(entries, key=lambda key: (key.channel, entries[key].order)):
+        entry = entries[key]
+        body = bodies[entry.order.ref]
+        full = len(portions[-1].entries) == FLUSH_ROWS_MAX
+        if portions[-1].entries and (full or size + len(body.body) > FLUSH_BYTES_MAX):
             portions.append(Portion({}, {}))
-            size = rows = 0
-        portions[-1].entries.update((key, entries[key]) for key in keys)
-        portions[-1].bodies.update((ref, bodies[ref]) for ref in refs)
-        size, rows = size + weight, rows + len(keys)
+            size = 0
+        portions[-1].entries[key] = entry
+        if body.ref not in portions[-1].bodies:
+            portions[-1].bodies[body.ref] = body
+            size += len(body.body)
     return portions
 
 
 def live_messages(
-    flushed: Flushed, bodies: Mapping[bytes, Body]
+    flushed: Flushed, traces: Mapping[bytes, str | None]
 ) -> list[tuple[str, LiveMessage, str | None]]:
     """For each user or topic that a flush touched: the subject, what to say there, its trace."""
     owners: dict[str, list[ChannelChange]] = {}
@@ -111,8 +111,8 @@ def live_messages(
     return [
         (
             _subject(owner, changes[0].channel),
-            _live_message(flushed.epoch, changes, bodies),
-            _trace(changes, bodies),
+            _live_message(flushed, changes),
+            _trace(changes, traces),
         )
         for owner, changes in owners.items()
     ]
@@ -147,19 +147,21 @@ def _subject(owner: str, channel: str) -> str:
     return subjects.live_topic(feed_of(channel))
 
 
-def _live_message(
-    epoch: str, changes: Iterable[ChannelChange], bodies: Mapping[bytes, Body]
-) -> LiveMessage:
+def _live_message(flushed: Flushed, changes: Iterable[ChannelChange]) -> LiveMessage:
     channels = [
         LiveChannel(
-            change.channel, change.before, change.head, change.floor, _updates(change, bodies)
+            change.channel,
+            change.before,
+            change.head,
+            change.floor,
+            _updates(change, flushed.bodies),
         )
         for change in changes
     ]
-    return LiveMessage(epoch, channels)
+    return LiveMessage(flushed.epoch, channels)
 
 
-def _updates(change: ChannelChange, bodies: Mapping[bytes, Body]) -> list[Raw] | None:
+def _updates(change: ChannelChange, bodies: Mapping[bytes, bytes]) -> list[Raw] | None:
     """The updates of a change; None when only the head can be said.
 
     That is so when nothing was newer (whoever flushed it first may have died before saying so), and
@@ -174,14 +176,14 @@ def _updates(change: ChannelChange, bodies: Mapping[bytes, Body]) -> list[Raw] |
                 placed.seq,
                 rank=placed.entry.rank,
                 born=placed.entry.born,
-                body=bodies[placed.entry.order.ref].body,
+                body=bodies[placed.entry.order.ref],
             )
         )
         for placed in change.placed
     ]
 
 
-def _trace(changes: Iterable[ChannelChange], bodies: Mapping[bytes, Body]) -> str | None:
+def _trace(changes: Iterable[ChannelChange], traces: Mapping[bytes, str | None]) -> str | None:
     placed = chain.from_iterable(change.placed for change in changes)
     refs = (one.entry.order.ref for one in placed)
-    return trace.representative(bodies[ref].trace for ref in refs if ref in bodies)
+    return trace.representative(traces.get(ref) for ref in refs)

@@ -23,6 +23,7 @@ from gateway.snapshots import parse_query, snapshot
 from gateway.socket import Socket
 from livefeed.access import Principal
 from livefeed.adapters.nats.connection import Connection as Nats
+from livefeed.adapters.tokens import LEEWAY_SECONDS
 from livefeed.errors import AccessRefused, FrameRefused, Refused, Unavailable
 from livefeed.identity import is_feed
 from livefeed.protocol import (
@@ -47,9 +48,6 @@ STATUS = {
     "origin_forbidden": 403,
     "feed_invalid": 400,
     "parameter_invalid": 400,
-    "cursor_invalid": 400,
-    "cursor_foreign": 403,
-    "too_many_feeds": 400,
 }
 
 
@@ -102,7 +100,7 @@ class Gateway:
             await asyncio.sleep(1)
             now = time.time()
             for connection in list(self.connections):
-                if connection.principal.expires_at < now:
+                if connection.principal.expires_at + LEEWAY_SECONDS < now:
                     connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
 
 
@@ -244,7 +242,7 @@ def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
         principal = gateway.authenticator.verify(frame.token)
         if principal.user_id != connection.principal.user_id:
             raise AccessRefused("token_invalid", "it is another user's")
-        connection.principal = principal
+        connection.refresh(principal)
     # `seen` and `visibility` are hints; nothing here depends on them yet.
 
 

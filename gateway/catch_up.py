@@ -186,7 +186,8 @@ class HeadCheck:
                 # Spread by up to a tenth, so that what connected together does not stay together.
                 spread = 0.95 + random.random() / 10
                 self._due[connection] = now + HEAD_CHECK_SECONDS * spread
-        channels = {channel for connection in connections for channel in connection.positions}
+        marks = {connection: connection.marks() for connection in connections}
+        channels = {channel for places in marks.values() for channel in places}
         if not channels:
             return
         try:
@@ -195,4 +196,4 @@ class HeadCheck:
             logger.warning("a head check waits: %s", error)
             return
         for connection in connections:
-            connection.head(found)
+            connection.head(found, marks[connection])

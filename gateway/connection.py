@@ -83,6 +83,7 @@ class Connection:
     def establish(self, feeds: Iterable[str]) -> None:
         """Greet the client and follow its first feeds; forbidden ones get an error."""
         allowed = [feed for feed in dict.fromkeys(feeds) if self._may_follow(feed) is None]
+        allowed = allowed[:CONNECTION_FEEDS_MAX]
         frame = protocol.connection_established(
             connection_id=self.id,
             user_id=self.principal.user_id,
@@ -119,6 +120,14 @@ class Connection:
                     self._floors.pop(channel, None)
                     self._behind.discard(channel)
 
+    def refresh(self, principal: Principal) -> None:
+        """Go on with a new token of the same user; what it does not allow is followed no more."""
+        self.principal = principal
+        forbidden = [feed for feed in self._feeds if not principal.may_follow(feed)]
+        self.unsubscribe(forbidden)
+        for feed in forbidden:
+            self.error("feed_forbidden", f"{feed}: {protocol.ERRORS['feed_forbidden']}")
+
     def live(self, epoch: str, batch: LiveChannel, frame: Callable[[], str]) -> None:
         """Take a live batch of a channel; `frame` makes its frame, once for all connections."""
         position = self.positions.get(batch.channel)
@@ -136,17 +145,26 @@ class Connection:
         elif verdict is Verdict.CATCH_UP:
             self._ask(batch.channel)
 
-    def head(self, now: Heads) -> None:
-        """Compare with the heads of the log: the last push may have been lost."""
+    def marks(self) -> dict[str, int]:
+        """Where it is in each channel now."""
+        return {channel: position.position for channel, position in self.positions.items()}
+
+    def head(self, now: Heads, marks: Mapping[str, int]) -> None:
+        """Compare with the heads of the log: the last push may have been lost.
+
+        Args:
+            now: The heads.
+            marks: Where the connection was before they were read: it may be further by now.
+        """
         if now.epoch != self.epoch:
             self.reset(now.epoch)
             return
         for channel, position in list(self.positions.items()):
-            if channel not in now.heads:
+            if channel not in marks:
                 continue
             if position.catching_up:
                 position.behind(now.heads[channel])
-            elif position.position > now.heads[channel]:
+            elif marks[channel] > now.heads[channel]:
                 self._restart(channel, "position_ahead")
             elif position.behind(now.heads[channel]):
                 self._ask(channel)

@@ -39,6 +39,8 @@ FLUSH_ROWS_MAX: Final = 2_000
 """Most rows in one flush to Postgres."""
 FLUSH_BYTES_MAX: Final = 4 * MIB
 """Most bytes of bodies in one flush to Postgres."""
+STREAM_MESSAGE_BYTES_MAX: Final = 768 * KIB
+"""Largest message of a stream, with headers: a dead letter's headers must fit beside it."""
 LIVE_MESSAGE_BYTES_MAX: Final = 256 * KIB
 """Largest live message; a larger one carries the heads only."""
 AGED_SECONDS: Final = 20

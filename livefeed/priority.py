@@ -25,6 +25,6 @@ def personal_lane(*, priority: Lane, kind: int, age_seconds: float) -> Lane:
     """
     if kind == CONTENT_REMOVAL or age_seconds > AGED_SECONDS:
         return "high"
-    if kind == ENGAGEMENT_UPDATE:
+    if kind == ENGAGEMENT_UPDATE and priority != "high":
         return "low"
     return priority

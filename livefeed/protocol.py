@@ -33,7 +33,7 @@ class CloseCode(IntEnum):
     TOO_SLOW = 4003
     """The client did not read for too long; come back and catch up."""
     BAD_FRAME = 4500
-    """A frame that breaks the protocol, again and again or too large to read."""
+    """Frames that break the protocol, again and again."""
     TOKEN_INVALID = 4501
     """The token is missing or not valid."""
     FEED_FORBIDDEN = 4502
@@ -50,7 +50,10 @@ ERRORS: Final[Mapping[str, str]] = {
     "too_many_feeds": f"a connection follows at most {CONNECTION_FEEDS_MAX} feeds",
     "cursor_invalid": "the cursor is not one that this server gave out",
     "cursor_foreign": "the cursor belongs to another user",
-    "token_invalid": "the token is missing, expired or not valid, or it is another user's",
+    "token_invalid": "the token is missing or not valid, or it is another user's",
+    "token_expired": "the token is expired; come with a new one",
+    "origin_forbidden": "pages of this origin may not connect",
+    "parameter_invalid": "a parameter of the URL is not what it may be",
     "unavailable": "the log cannot be read now; the server tries again by itself",
 }
 """What an `error` frame's code, or an HTTP answer's, means."""

@@ -32,8 +32,8 @@ class Settings(BaseSettings):
         description="HTTP monitoring address of the NATS server; `doctor` reads the real "
         "`sync_interval` there. Without it that check says that it could not be made.",
     )
-    nats_replicas: Literal[1, 3] = Field(
-        1, description="Copies of each stream: 1 on one node, 3 on three."
+    nats_replicas: int = Field(
+        1, ge=1, le=3, description="Copies of each stream: 1 on one node, 3 on three."
     )
     stream_bytes_max: int = Field(
         4096 * MIB,
@@ -60,10 +60,12 @@ class Settings(BaseSettings):
         "HS256", description="The one algorithm that tokens may be signed with."
     )
     jwt_secret: str | None = Field(None, description="Key of HS256, at least 32 bytes.", repr=False)
-    jwt_public_key: str | None = Field(None, description="PEM of the public key of RS256 or EdDSA.")
+    jwt_public_key: str | None = Field(
+        None, description="Public key of RS256 or EdDSA: PEM, or the path of a file with it."
+    )
     jwt_private_key: str | None = Field(
         None,
-        description="PEM of the private key; only `livefeed token` needs it.",
+        description="Private key: PEM, or the path of a file; only `livefeed token` needs it.",
         repr=False,
     )
     jwt_audience: str | None = Field(None, description="The `aud` that a token must have.")
@@ -78,9 +80,7 @@ class Settings(BaseSettings):
     )
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
     gateway_port: int = Field(8080, ge=0, le=65535, description="Port of the gateway.")
-    ops_port: int = Field(
-        8081, ge=0, le=65535, description="Port of /healthz and /readyz, always on loopback."
-    )
+    ops_port: int = Field(8081, ge=0, le=65535, description="Port of /healthz and /readyz.")
     ops_host: str = Field("127.0.0.1", description="Address of /healthz and /readyz.")
     drain_seconds: float = Field(
         5.0, ge=0, le=600, description="Over how long a leaving gateway sends its clients away."
@@ -114,6 +114,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"LIVEFEED_JWT_SECRET must have at least {SECRET_BYTES_MIN} bytes")
         elif self.jwt_public_key is None and self.jwt_private_key is None:
             raise ValueError(f"{self.jwt_algorithm} needs LIVEFEED_JWT_PUBLIC_KEY")
+        if self.nats_replicas == 2:
+            raise ValueError("LIVEFEED_NATS_REPLICAS is 1 on one node, 3 on three")
         if self.worker_idle_seconds > self.worker_life_seconds:
             raise ValueError(
                 "LIVEFEED_WORKER_IDLE_SECONDS must not exceed LIVEFEED_WORKER_LIFE_SECONDS"

@@ -24,7 +24,6 @@ DEAD_LETTERS_ALL: Final = "feed.dlq.>"
 
 CONTROL_WAKE: Final = "feed.control.wake"
 """A hint that updates may be waiting; the pool looks at once."""
-CONTROL_ALERTS: Final = "feed.control.alerts"
 
 
 def updates(priority: Lane, source: str) -> str:

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from livefeed import subjects
-from livefeed.limits import DEAD_LETTER_AGE_SECONDS_MAX, MIB, PARTITIONS
+from livefeed.limits import (
+    DEAD_LETTER_AGE_SECONDS_MAX,
+    MIB,
+    NATS_PAYLOAD_BYTES_MAX,
+    PARTITIONS,
+    STREAM_MESSAGE_BYTES_MAX,
+)
 from livefeed.subjects import LANES, Lane
 
 UPDATES: Final = "FEED_UPDATES"
@@ -36,6 +42,7 @@ class Stream:
     """0 means for ever: `retain` purges what was processed."""
     duplicate_window_seconds: int
     bytes_max: int
+    message_bytes_max: int = STREAM_MESSAGE_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,7 @@ def streams(*, bytes_max: int) -> tuple[Stream, ...]:
             age_seconds_max=DEAD_LETTER_AGE_SECONDS_MAX,
             duplicate_window_seconds=120,
             bytes_max=max(bytes_max // 4, 16 * MIB),
+            message_bytes_max=NATS_PAYLOAD_BYTES_MAX,
         ),
     )
 

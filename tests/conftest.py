@@ -6,10 +6,12 @@ Function-scoped ones: `nats` and `database` (URLs), `stack` (livefeed on these t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Final
@@ -38,7 +40,7 @@ from tests.servers import (
 )
 
 TEMPLATE: Final = "livefeed_template"
-STACKS: Final = pytest.StashKey[list[Stack]]()
+LOGGED: Final = pytest.StashKey[list[Stack | OwnServers]]()
 
 # A test on real servers takes as long as they take; the limit of a whole test is pytest's.
 hypothesis.settings.register_profile(
@@ -67,8 +69,8 @@ def pytest_runtest_makereport(
     """Show with a failure what the processes of the test logged last."""
     report = yield
     if report.failed:
-        for stack in item.stash.get(STACKS, []):
-            report.sections += stack.tails()
+        for logged in item.stash.get(LOGGED, []):
+            report.sections += logged.tails()
     return report
 
 
@@ -76,44 +78,56 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def session_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+def session_directory() -> Iterator[Path]:
+    """Where the servers of this session have their data.
+
+    Not below pytest's own folder, which every pytest that starts closes to other users: as root
+    PostgreSQL is one.
+    """
+    with tempfile.TemporaryDirectory(prefix="livefeed-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def session_nats(session_directory: Path) -> Iterator[NatsServer]:
     """The NATS server that tests share one after the other; ask for `nats`."""
-    directory = tmp_path_factory.mktemp("nats")
-    server = NatsServer(directory, port=server_port(), monitor_port=server_port())
+    server = NatsServer(session_directory / "nats", port=server_port(), monitor_port=server_port())
     run_now(server.start())
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="session")
-def session_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def session_postgres(session_directory: Path) -> Iterator[PostgresServer]:
     """The primary that tests share; ask for `database`."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"), port=server_port())
-    run_now(server.start())
-    run_now(_make_template(server))
-    yield server
-    run_now(server.stop())
+    server = PostgresServer(session_directory / "postgres", port=server_port())
+    try:
+        run_now(server.start())
+        run_now(_make_template(server))
+        yield server
+    finally:
+        run_now(server.stop())
 
 
 @pytest.fixture(scope="session")
 def session_replica(
-    session_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+    session_postgres: PostgresServer, session_directory: Path
 ) -> Iterator[PostgresReplica]:
     """A replica of the shared primary; ask for `replica_url`."""
-    server = PostgresReplica(session_postgres, tmp_path_factory.mktemp("replica"), server_port())
+    server = PostgresReplica(session_postgres, session_directory / "replica", server_port())
     run_now(server.start())
     yield server
     run_now(server.stop())
 
 
 @pytest.fixture(scope="session")
-def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NatsServer]]:
+def session_cluster(session_directory: Path) -> Iterator[list[NatsServer]]:
     """Three NATS servers that tests share; ask for `nats_cluster`."""
     routes = [server_port() for _ in range(3)]
     urls = tuple(f"nats://127.0.0.1:{port}" for port in routes)
     servers = [
         NatsServer(
-            tmp_path_factory.mktemp(f"cluster{number}-"),
+            session_directory / f"cluster-{number}",
             port=server_port(),
             monitor_port=server_port(),
             name=f"n{number}",
@@ -127,10 +141,9 @@ def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[N
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> OwnServers:
+def pristine(session_directory: Path) -> OwnServers:
     """Servers, migrated and provisioned and stopped, of which `own_servers` are copies."""
-    directory = tmp_path_factory.mktemp("pristine")
-    servers = _own_servers(directory)
+    servers = _own_servers(session_directory / "pristine")
     run_now(_prepare(servers))
     return servers
 
@@ -173,9 +186,13 @@ async def nats_cluster(session_cluster: list[NatsServer]) -> list[NatsServer]:
 
 
 @pytest.fixture
-async def own_servers(pristine: OwnServers, tmp_path: Path) -> AsyncIterator[OwnServers]:
+async def own_servers(
+    request: pytest.FixtureRequest, pristine: OwnServers, session_directory: Path
+) -> AsyncIterator[OwnServers]:
     """A NATS server and a primary of this test alone, to be killed and started again."""
-    servers = _own_servers(tmp_path)
+    own = Path(tempfile.mkdtemp(dir=session_directory))
+    servers = _own_servers(own)
+    request.node.stash.setdefault(LOGGED, []).append(servers)
     shutil.copytree(pristine.nats.directory, servers.nats.directory)
     shutil.copytree(pristine.postgres.directory, servers.postgres.directory)
     try:
@@ -184,6 +201,7 @@ async def own_servers(pristine: OwnServers, tmp_path: Path) -> AsyncIterator[Own
         yield servers
     finally:
         await servers.aclose()
+        await asyncio.to_thread(shutil.rmtree, own, ignore_errors=True)
 
 
 @pytest.fixture
@@ -216,7 +234,7 @@ async def _stack(
     stack = Stack(
         tmp_path, nats_url=nats, nats_monitor_url=server.monitor_url, database_url=database
     )
-    request.node.stash.setdefault(STACKS, []).append(stack)
+    request.node.stash.setdefault(LOGGED, []).append(stack)
     try:
         yield stack
     finally:
@@ -301,9 +319,11 @@ def _own_servers(directory: Path) -> OwnServers:
 
 
 async def _prepare(servers: OwnServers) -> None:
-    await servers.nats.start()
-    await servers.postgres.start()
-    await clean_nats(servers.nats.url)
-    await migrate(servers.postgres.url)
-    await servers.nats.stop()
-    await servers.postgres.stop()
+    try:
+        await servers.nats.start()
+        await servers.postgres.start()
+        await clean_nats(servers.nats.url)
+        await migrate(servers.postgres.url)
+        await servers.nats.stop()
+    finally:
+        await servers.aclose()

@@ -161,6 +161,11 @@ class OwnServers:
         await self.replica.start()
         return self.replica
 
+    def tails(self) -> Iterable[tuple[str, str]]:
+        """The last lines of their logs, with a title each."""
+        servers = [self.nats, self.postgres, *([self.replica] if self.replica else [])]
+        return _tails(server.log for server in servers)
+
     async def aclose(self) -> None:
         """End all of them."""
         # NATS takes half a second to stop in peace, and nobody will read its store.
@@ -168,6 +173,13 @@ class OwnServers:
         if self.replica is not None:
             await self.replica.stop()
         await self.postgres.stop()
+
+
+def _tails(logs: Iterable[Path]) -> Iterable[tuple[str, str]]:
+    for log in logs:
+        if log.exists():
+            lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+            yield f"the end of {log.name}", "\n".join(lines)
 
 
 # The processes of livefeed.
@@ -391,9 +403,7 @@ class Stack:
 
     def tails(self) -> Iterable[tuple[str, str]]:
         """The last lines of every log, with a title each."""
-        for log in sorted((self.directory / "logs").glob("*.log")):
-            lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-            yield f"the end of {log.name}", "\n".join(lines)
+        return _tails(sorted((self.directory / "logs").glob("*.log")))
 
     # Publishing and following.
 

@@ -69,7 +69,7 @@ async def run(options: Options) -> Report:
         )
         outcome = await one.run()
         await close(connection)
-    report.faults = {fault: 1 for fault in outcome.faults}
+    report.faults = dict.fromkeys(outcome.faults, 1)
     report.add("updates", outcome.updates)
     report.add("frames", outcome.frames)
     report.add("cuts", outcome.cuts)

@@ -13,6 +13,7 @@ from livefeed.limits import TOKEN_BYTES_MAX
 from livefeed.settings import Settings
 
 LEEWAY_SECONDS: Final = 5
+"""How far clocks may be apart."""
 
 
 class TokenVerifier:

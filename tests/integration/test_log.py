@@ -8,6 +8,7 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -219,7 +220,7 @@ async def test_writers_whose_backends_are_killed(database: str, pool: Pool) -> N
             tasks.create_task(write(Log(victims), take_all(left)))
         # One kill for some flushes that got through: however slow it is here, it gets on.
         for some in range(len(left) - 5, 0, -5):
-            await until(lambda some=some: len(left) <= some, what="the writers get on")
+            await until(partial(is_short, left, some), what="the writers get on")
             for _ in range(random.randint(0, 20)):  # a moment of random length
                 await pool.fetch("select 1")
             kills += await kill_one(pool, "victim")
@@ -461,6 +462,10 @@ async def flush_with_a_cut(database: str, batch: list[Change], cut_after: int) -
     await persist_until_taken(Log(pool), batch)
     await pool.close()
     return cuts
+
+
+def is_short(left: list[list[Change]], some: int) -> bool:
+    return len(left) <= some
 
 
 def take_all(left: list[list[Change]]) -> Iterator[list[Change]]:

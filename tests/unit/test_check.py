@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -135,9 +136,7 @@ def test_lines_do_not_depend_on_the_blocks(text: bytes, cuts: list[int]) -> None
     edges = [0, *sorted(cuts), len(text)]
     splitter = LineSplitter()
     found = [
-        line
-        for start, end in zip(edges, edges[1:], strict=False)
-        for line in splitter.feed(text[start:end])
+        line for start, end in itertools.pairwise(edges) for line in splitter.feed(text[start:end])
     ]
     found += splitter.finish()
     stripped = [(number, part.strip(b" \t\r")) for number, part in enumerate(text.split(b"\n"), 1)]

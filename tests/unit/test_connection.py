@@ -7,6 +7,7 @@ connects.
 import json
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,8 @@ class World:
         self.requests: list[tuple[str, int]] = []
         self.full = False
         self.client = FeedState()
+        self.resets = 0
+        self.frames: list[dict[str, Any]] = []
         self.seen: dict[tuple[str, str], int] = {}
         self.connect()
 
@@ -107,9 +110,11 @@ class World:
     def send(self, frame: str) -> None:
         """Give a frame to the client, and check that no item goes back."""
         parsed = json.loads(frame)
+        self.frames.append(parsed)
         assert not self.full or parsed["type"] != "feed_updates" or parsed["replay"]
         if parsed["type"] in {"reset", "connection_established"}:
             self.seen.clear()
+            self.resets += parsed["type"] == "reset"
         for update in parsed.get("updates", ()):
             key = (update["channel"], update["content"]["id"])
             assert update["seq"] >= self.seen.get(key, 0)
@@ -168,20 +173,28 @@ class World:
             log.floor = min(log.floor, log.head)
             log.entries = {k: v for k, v in log.entries.items() if v.seq <= log.head}
 
-    def check_heads(self) -> None:
-        """The gateway compares with the heads."""
+    def check_heads(self, *, quietly: bool = False) -> None:
+        """The gateway compares with the heads; meanwhile more may be written."""
+        marks = self.connection.marks()
         heads = {name: log.head for name, log in self.logs.items()}
         floors = {name: log.floor for name, log in self.logs.items()}
-        self.connection.head(Heads(self.epoch, heads, floors))
+        found = Heads(self.epoch, heads, floors)
+        connection = self.connection
+        for _ in range(0 if quietly else self.choices.randint(0, 2)):
+            self.write()  # While the gateway waits for the answer.
+        resets = self.resets
+        expected = found.epoch != connection.epoch
+        connection.head(found, marks)
+        assert expected or self.resets == resets, "no reset under ordinary traffic"
 
     def finish(self) -> None:
-        """No more faults: what waits is answered, heads are compared; a reconnect changes nothing."""
+        """No more faults: what waits is answered, and heads are compared."""
         if self.choices.random() < 0.3:
             self.connect()
         if self.full:
             self.fill()
         self.answer_all()
-        self.check_heads()
+        self.check_heads(quietly=True)
         self.answer_all()
 
     def answer_all(self) -> None:
@@ -247,19 +260,30 @@ def test_a_catch_up_goes_on_until_it_reached_what_was_pushed_meanwhile() -> None
 
 def test_a_cursor_ahead_of_the_log_starts_again() -> None:
     """A forged position, or a log that lost its end, must not hide what comes."""
-    world = quiet_world() frames: list[dict[str, object]] = [] world.client.apply = lambda frame:
-    frames.append(dict(frame)) or []  # type: ignore[method-assign, assignment]
-    world.connection.unsubscribe(["home"]) epoch = client_epoch("epoch1", USER)
-    world.connection.subscribe(["home"], CursorField(epoch, {"me/home": 99})) (request,) = [one for
-    one in world.requests if one[1] == 99] world.connection.page(world.logs[request[0]].page(99,
-    "epoch1", 9), after=99) assert frames[-1]["type"] == "reset" assert frames[-1]["reason"] ==
-    "position_ahead" assert ("user:alice/home", 0) in world.requests
+    world = quiet_world()
+    world.connection.unsubscribe(["home"])
+    epoch = client_epoch("epoch1", USER)
+    world.connection.subscribe(["home"], CursorField(epoch, {"me/home": 99}))
+    (request,) = [one for one in world.requests if one[1] == 99]
+    page = world.logs[request[0]].page(99, "epoch1", 9)
+    world.connection.page(page, after=99)
+    assert world.frames[-1]["type"] == "reset"
+    assert world.frames[-1]["reason"] == "position_ahead"
+    assert ("user:alice/home", 0) in world.requests
 
 
 def test_another_users_cursor_subscribes_nothing() -> None:
     """It gets an error, and not one update."""
-    world = quiet_world() frames: list[dict[str, object]] = [] world.client.apply = lambda frame:
-    frames.append(dict(frame)) or []  # type: ignore[method-assign, assignment] epoch =
-    client_epoch("epoch1", "bob") world.connection.subscribe(["work"], CursorField(epoch,
-    {"me/work": 1})) assert [frame["code"] for frame in frames] == ["cursor_foreign"] assert
-    world.connection.feeds == ["home"]
+    world = quiet_world()
+    epoch = client_epoch("epoch1", "bob")
+    world.connection.subscribe(["work"], CursorField(epoch, {"me/work": 1}))
+    assert world.frames[-1]["code"] == "cursor_foreign"
+    assert world.connection.feeds == ["home"]
+
+
+def test_a_narrower_token_ends_what_it_does_not_allow() -> None:
+    """From the refresh on, a feed outside the claim is followed no more."""
+    world = quiet_world()
+    world.connection.refresh(Principal(USER, ("other",), 2e9))
+    assert world.frames[-1]["code"] == "feed_forbidden"
+    assert world.connection.feeds == []

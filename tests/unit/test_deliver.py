@@ -2,8 +2,8 @@
 
 from msgspec import Raw
 
-from functions.deliver import live_messages, plan
-from livefeed.adapters.postgres.log import ChannelChange, Flushed, Placed
+from functions.deliver import Portion, live_messages, plan
+from livefeed.adapters.postgres.log import Body, ChannelChange, Flushed, Placed
 from livefeed.entry import EntryKey
 from livefeed.limits import FLUSH_BYTES_MAX, FLUSH_ROWS_MAX, LIVE_MESSAGE_BYTES_MAX
 from livefeed.messages import (
@@ -56,24 +56,25 @@ def test_a_flush_holds_the_newest_of_each_item() -> None:
     assert [body.update_id for body in portion.bodies.values()] == ["u1000"]
 
 
-def test_a_large_flush_is_split_between_channels() -> None:
-    """Each portion keeps its bounds, and a channel is in one portion."""
+def test_a_large_flush_is_split() -> None:
+    """Each portion keeps its bounds, and no row is in two."""
     updates = [lane_update(number, item=number, size=1000) for number in range(1, 101)]
     channels = [f"user:{number}/home" for number in range(100)]
     portions = plan([message(channels, *updates)])
     assert sum(len(portion.entries) for portion in portions) == 10_000
-    seen: set[str] = set()
     for portion in portions:
-        names = {key.channel for key in portion.entries}
-        assert not names & seen
-        seen |= names
         assert len(portion.entries) <= FLUSH_ROWS_MAX
         assert sum(len(body.body) for body in portion.bodies.values()) <= FLUSH_BYTES_MAX
 
 
-def flushed(*changes: ChannelChange) -> Flushed:
-    """The log's answer."""
-    return Flushed("epoch", list(changes))
+def flushed(bodies: dict[bytes, Body], *changes: ChannelChange) -> Flushed:
+    """The log's answer, with these bodies stored."""
+    return Flushed("epoch", list(changes), {ref: body.body for ref, body in bodies.items()})
+
+
+def traces(portion: Portion) -> dict[bytes, str | None]:
+    """The traces of a portion's bodies."""
+    return {ref: body.trace for ref, body in portion.bodies.items()}
 
 
 def test_a_user_gets_one_message_for_all_channels() -> None:
@@ -84,7 +85,7 @@ def test_a_user_gets_one_message_for_all_channels() -> None:
         ChannelChange(name, 0, 1, 0, [Placed(1, entry)])
         for name in ("user:a/home", "user:a/work", "user:b/home")
     ]
-    live = live_messages(flushed(*changes), portion.bodies)
+    live = live_messages(flushed(portion.bodies, *changes), traces(portion))
     assert [[channel.channel for channel in one.channels] for _, one, _ in live] == [
         ["user:a/home", "user:a/work"],
         ["user:b/home"],
@@ -94,7 +95,7 @@ def test_a_user_gets_one_message_for_all_channels() -> None:
 def test_a_flush_that_changed_nothing_says_the_head_only() -> None:
     """Whoever flushed it first may have died before saying so."""
     change = ChannelChange("user:a/home", 7, 7, 0)
-    ((_, live, _),) = live_messages(flushed(change), {})
+    ((_, live, _),) = live_messages(flushed({}, change), {})
     assert live.channels[0].updates is None
     assert live.channels[0].end == 7
 
@@ -104,7 +105,7 @@ def test_a_row_whose_body_is_not_at_hand_says_the_head_only() -> None:
     portion = plan([message(["user:a/home"], lane_update(1))])[0]
     (entry,) = portion.entries.values()
     change = ChannelChange("user:a/home", 0, 1, 0, [Placed(1, entry)])
-    ((_, live, _),) = live_messages(flushed(change), {})
+    ((_, live, _),) = live_messages(flushed({}, change), {})
     assert live.channels[0].updates is None
 
 
@@ -113,7 +114,7 @@ def test_a_trace_reaches_the_live_message() -> None:
     portion = plan([message(["user:a/home"], lane_update(1, trace=TRACE))])[0]
     (entry,) = portion.entries.values()
     change = ChannelChange("user:a/home", 0, 1, 0, [Placed(1, entry)])
-    ((subject, _, trace),) = live_messages(flushed(change), portion.bodies)
+    ((subject, _, trace),) = live_messages(flushed(portion.bodies, change), traces(portion))
     assert trace == TRACE
     assert subject == "feed.users.YQ"
 
@@ -124,7 +125,7 @@ def test_a_live_message_that_would_be_too_large_says_the_heads() -> None:
     portion = plan([message(["topic:home"], *updates)])[0]
     placed = [Placed(number, entry) for number, entry in enumerate(portion.entries.values(), 1)]
     change = ChannelChange("topic:home", 0, len(placed), 0, placed)
-    ((subject, live, _),) = live_messages(flushed(change), portion.bodies)
+    ((subject, live, _),) = live_messages(flushed(portion.bodies, change), traces(portion))
     payload = encode_live_message(live)
     assert subject == "feed.topics.home"
     assert len(payload) <= LIVE_MESSAGE_BYTES_MAX

@@ -58,7 +58,8 @@ def an_update(**changes: Any) -> dict[str, Any]:
         ("medium", "new_content", 0, "medium"),
         ("low", "content_update", 0, "low"),
         ("low", "content_removal", 0, "high"),
-        ("high", "engagement_update", 0, "low"),
+        ("high", "engagement_update", 0, "high"),
+        ("medium", "engagement_update", 0, "low"),
         ("low", "new_content", 21, "high"),
         ("low", "engagement_update", 21, "high"),
     ],
@@ -66,7 +67,7 @@ def an_update(**changes: Any) -> dict[str, Any]:
 def test_the_lane_of_a_personal_update(
     priority: str, kind: str, age_seconds: float, lane: str
 ) -> None:
-    """The published priority, but removals hurry, counters do not, and nothing waits for ever."""
+    """The published priority, but removals hurry, and counters wait unless they are urgent."""
     update = an_update(priority=priority, updateType=kind)
     assert [found for found, _, _ in planned(update, age_seconds=age_seconds)] == [lane]
 

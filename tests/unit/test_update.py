@@ -231,8 +231,8 @@ def test_the_schema_agrees(bad: Bad) -> None:
     """It refuses what is refused, but for what a JSON Schema cannot say, or not portably.
 
     These are: control characters and a line feed after `$` (dialects of patterns differ), ids that
-    are in one content twice, bytes, times (`format` is only a note), 1.0 (an integer to it), and text
-    that is not Unicode.
+    are in one content twice, bytes, times (`format` is only a note), 1.0 (an integer to it), and
+    text that is not Unicode.
     """
     assert SCHEMA.is_valid(with_fields(bad.fields)) != bad.schema_agrees
 

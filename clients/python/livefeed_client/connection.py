@@ -23,6 +23,7 @@ SUBPROTOCOL: Final = Subprotocol("livefeed.v1")
 WEBSOCKET_PATH: Final = "/v1/ws"
 FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
+CURSOR_REFUSED: Final = 4503  # The server refuses the cursor.
 RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 """The only 4xx refusals after which the client comes back; 401 is its own case."""
 
@@ -276,6 +277,10 @@ class LiveFeed:
         match frame.get("type"):
             case "caught_up":
                 self._failures = 0
+            case "error" if str(frame.get("code", "")).startswith("cursor_"):
+                # Nothing was subscribed, and coming back changes nothing.
+                await self.aclose()
+                raise LiveFeedClosed(CURSOR_REFUSED, str(frame.get("message", "")))
             case "reconnect":
                 await self._leave(frame["afterMs"] / 1000, str(frame.get("reason", "")))
         return frame

@@ -196,7 +196,8 @@ async def connect(
         async with asyncio.timeout(seconds_max):
             await connection.connect(servers, **options)
     except (TimeoutError, OSError, NatsError) as error:
-        detail = f"{', '.join(servers)}: {last_error}"
+        names = ", ".join(server.rpartition("@")[2] for server in servers)  # Without passwords.
+        detail = f"{names}: {last_error}"
         raise Unavailable("nats", detail) from error
     return connection
 

@@ -146,6 +146,7 @@ def _stream_config(stream: Stream, replicas: int) -> StreamConfig:
         discard=DiscardPolicy(stream.discard),
         max_age=stream.age_seconds_max,
         max_bytes=stream.bytes_max,
+        max_msg_size=stream.message_bytes_max,
         duplicate_window=stream.duplicate_window_seconds,
         num_replicas=replicas,
         allow_atomic=True,

@@ -67,6 +67,8 @@ class Flushed:
 
     epoch: str
     changes: list[ChannelChange]
+    bodies: dict[bytes, bytes]
+    """What the log holds for each ref of the flush: the first body that ever came for it."""
 
 
 _INSERT_BODIES = """
@@ -75,7 +77,10 @@ select ref, update_id, body, to_timestamp(published / 1e6), to_timestamp(accepte
 from unnest($1::bytea[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::text[])
     as given (ref, update_id, body, published, accepted, trace)
 on conflict (ref) do nothing
+returning ref
 """
+
+_SELECT_BODIES = "select ref, body from feed_body where ref = any($1::bytea[])"
 
 _INSERT_CHANNELS = """
 insert into feed_channel (name) select name from unnest($1::text[]) as given (name)
@@ -166,11 +171,12 @@ class Log:
         """
         try:
             async with self._pool.connection() as connection:
-                await _insert_bodies(connection, entries, bodies)
+                stored = await _insert_bodies(connection, entries, bodies)
                 ids = await self._channel_ids(connection, {key.channel for key in entries})
                 async with connection.transaction():
                     locked = await self._lock(connection, ids)
-                    return await _upsert(connection, entries, locked)
+                    changes = await _upsert(connection, entries, locked)
+                return Flushed(locked[0]["epoch"], changes, stored)
         except DATA_ERRORS as error:
             raise UpdateRefused("not_persistable", str(error)) from error
 
@@ -227,16 +233,24 @@ async def renew_epoch_if_changed(connection: asyncpg.Connection) -> None:
 
 async def _insert_bodies(
     connection: Connection, entries: Mapping[EntryKey, Entry], bodies: Mapping[bytes, Body]
-) -> None:
+) -> dict[bytes, bytes]:
     # Sorted, so that two flushes with the same bodies cannot deadlock; before the transaction, so
     # that nobody waits for a channel while bodies are written.
     refs = sorted({entry.order.ref for entry in entries.values()})
-    await connection.execute(_INSERT_BODIES, *_columns([bodies[ref] for ref in refs]))
+    given = {ref: bodies[ref].body for ref in refs}
+    inserted = await connection.fetch(_INSERT_BODIES, *_columns([bodies[ref] for ref in refs]))
+    if len(inserted) < len(given):
+        # One update id with two contents counts once, and the first counts: whoever is told of it
+        # live must be told what the log says.
+        held = given.keys() - {row["ref"] for row in inserted}
+        rows = await connection.fetch(_SELECT_BODIES, list(held))
+        given.update((row["ref"], row["body"]) for row in rows)
+    return given
 
 
 async def _upsert(
     connection: Connection, entries: Mapping[EntryKey, Entry], locked: Sequence[asyncpg.Record]
-) -> Flushed:
+) -> list[ChannelChange]:
     ids = {row["name"]: row["id"] for row in locked}
     changes = {
         row["id"]: ChannelChange(row["name"], row["seq"], row["seq"], row["floor"])
@@ -258,7 +272,7 @@ async def _upsert(
         change.head = row["seq"]
         entry = Entry(order, row["kind"], row["rank"], row["born"])
         change.placed.append(Placed(row["seq"], entry))
-    return Flushed(locked[0]["epoch"], list(changes.values()))
+    return list(changes.values())
 
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[object]]:

@@ -27,6 +27,9 @@ UNAVAILABLE: Final = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.UndefinedTableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
 )
 """Errors that say nothing about the data: the same call may succeed later."""
 

@@ -115,7 +115,7 @@ async def read_heads(pool: Pool, channels: Sequence[str]) -> Heads:
 async def _fetch(pool: Pool, statement: str, *arguments: object) -> list[asyncpg.Record]:
     rows = await pool.fetch(statement, *arguments)
     if not rows:
-        raise Unavailable(pool.dependency, "the log has no epoch; run `livefeed migrate`")
+        raise Unavailable(pool.dependency, "the log has no epoch: the row of feed_epoch is gone")
     return rows
 
 
