@@ -1,4 +1,4 @@
-"""How soon there is a worker where there was none, and how soon the first update after a silence."""
+"""How soon a worker is there where none was, and how soon the first update after a silence."""
 
 from __future__ import annotations
 

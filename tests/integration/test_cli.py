@@ -1,4 +1,4 @@
-"""The command line on a real stack: publish, tail, snapshot, token and demo-history as scripts use them."""
+"""The commands on a real stack: publish, tail, snapshot, token, demo-history."""
 
 from __future__ import annotations
 
@@ -54,6 +54,13 @@ async def stored(stack: Stack) -> int:
     """How many updates the stream has ever taken."""
     info = await (await stack.nats()).jetstream().stream_info(UPDATES)
     return int(info.state.last_seq)
+
+
+async def has_stored(stack: Stack, number: int) -> None:
+    async def so_many() -> bool:
+        return await stored(stack) == number
+
+    await until(so_many, what=f"{number} updates are stored")
 
 
 async def line(process: Process) -> str:
@@ -126,16 +133,12 @@ async def test_publish_sends_a_slow_line_at_once(stack: Stack) -> None:
     async with running(stack, "publish") as process:
         for number in range(1, 4):
             await write(process, ndjson([update(id=f"p{number}")]))
-            await until(lambda n=number: _has_stored(stack, n), what="the line is stored")
+            await has_stored(stack, number)
         await write(process, '{"half":')
         process.send_signal(signal.SIGINT)
         output, _ = await process.communicate()
     assert output.decode() == "accepted 3, duplicate 0, refused 0\n"
     assert process.returncode == 130
-
-
-async def _has_stored(stack: Stack, number: int) -> bool:
-    return await stored(stack) == number
 
 
 async def test_publish_outlives_a_restart_of_nats(
@@ -145,11 +148,11 @@ async def test_publish_outlives_a_restart_of_nats(
     updates = [update(id=f"p{number}") for number in range(2_000)]
     async with running(own_stack, "publish") as process:
         await write(process, ndjson(updates[:500]))
-        await until(lambda: _has_stored(own_stack, 500), what="the first part is stored")
+        await has_stored(own_stack, 500)
         own_servers.nats.kill()
         await write(process, ndjson(updates[500:]))
         await own_servers.nats.start()
-        output, complaints = await process.communicate()
+        output, complaints = await process.communicate(b"")
     assert process.returncode == 0, complaints
     accepted, duplicate, refused = (int(part.split()[1]) for part in output.decode().split(","))
     # A batch that was stored without an acknowledgement is a duplicate when it is sent again.
@@ -285,7 +288,7 @@ async def test_a_key_that_is_not_the_gateways_is_noticed(stack: Stack) -> None:
 
 
 async def test_snapshot_is_the_feed_in_its_order(stack: Stack) -> None:
-    """Each item is its content's fields, with its engagement when there is any; removed ones are gone."""
+    """Each item is its content's fields, and its engagement if there is any; no removed ones."""
     await stack.start_gateway()
     await stack.start_pool()
     updates = [update(id=f"p{number:03}", content=_item(number)) for number in range(230)]

@@ -198,6 +198,17 @@ async def test_writers_at_once_come_to_the_model(pool: Pool) -> None:
         await assert_is_model(pool, batches)
 
 
+async def test_writers_of_the_same_new_rows_do_not_deadlock(pool: Pool) -> None:
+    """Writers that make the same channels and bodies at once wait for each other in one order."""
+    for _ in range(3):
+        (batch,) = own([[change(f"user:{n}/home", f"p{n}", salt=n) for n in range(800)]])
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(6):
+                shuffled = random.sample(batch, len(batch))
+                tasks.create_task(Log(pool).persist(*flush_of(shuffled)))
+        await assert_is_model(pool, [batch])
+
+
 async def test_a_writer_may_be_cut_after_any_statement(database: str, pool: Pool) -> None:
     """Cut after each statement of a flush, and told again, everything is there once."""
     cut_after = cuts = 1

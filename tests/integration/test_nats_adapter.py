@@ -8,20 +8,18 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
 
 from livefeed import subjects
 from livefeed.adapters.embedded import NatsServer
 from livefeed.adapters.nats import connection as connection_module
 from livefeed.adapters.nats import pull as pull_module
-from livefeed.adapters.nats.connection import Connection, close, connect, decode_headers
+from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.adapters.nats.provision import differences, provision
 from livefeed.adapters.nats.publish import BATCH_MESSAGES_MAX, Publisher, StreamRefused
@@ -45,7 +43,9 @@ CONSUMER = deliver_consumer("high", 0)
 class Worker:
     """What pulls one consumer, as a worker does: a look every few milliseconds, acks at once."""
 
-    def __init__(self, connection: Connection, consumer: Consumer = CONSUMER, **options: Any) -> None:
+    def __init__(
+        self, connection: Connection, consumer: Consumer = CONSUMER, **options: Any
+    ) -> None:
         self.messages: list[Message] = []
         self.open = True
         self.acknowledges = True
@@ -91,7 +91,7 @@ async def connection(nats: str) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-def publisher(connection: Connection) -> Publisher:
+async def publisher(connection: Connection) -> Publisher:
     return started(connection)
 
 
@@ -131,7 +131,7 @@ async def test_a_pull_waits_for_what_comes_later(
     for number in range(3):
         started_at = time.monotonic()
         await publisher.publish(SUBJECT, b"")
-        await until(lambda count=number: len(worker.messages) > count, what="it came")
+        await until(lambda: len(worker.messages) == number + 1, what="it came")  # noqa: B023
         assert time.monotonic() - started_at < 0.5
         assert await waiting(connection) == 1
     await worker.stop()
@@ -142,9 +142,9 @@ async def test_a_pull_asks_again_when_its_request_expires(
 ) -> None:
     """After many expiries in silence a message comes still, and requests do not pile up."""
     monkeypatch.setattr(pull_module, "REQUEST_SECONDS", 0.1)
-    sent = counted(connection, monkeypatch)
+    sent = requests(connection, monkeypatch)
     worker = Worker(connection)
-    await until(lambda: sent() >= 5, what="five requests")
+    await until(lambda: len(sent) >= 5, what="five requests")
     assert await waiting(connection) <= 1
     await publisher.publish(SUBJECT, b"late")
     await until(lambda: worker.messages, what="it came")
@@ -233,7 +233,7 @@ async def test_a_pull_that_stops_leaves_the_rest(
 
 
 async def test_a_pull_outlives_its_consumer(connection: Connection, publisher: Publisher) -> None:
-    """Without its consumer a pull says what is wrong, asks now and then, and goes on with a new one."""
+    """Without its consumer a pull says so and asks now and then; with a new one it goes on."""
     worker = Worker(connection)
     await until(lambda: waiting(connection), what="the first request")
     await connection.jetstream().delete_consumer(LANE_STREAM, CONSUMER.name)
@@ -265,7 +265,7 @@ async def test_a_pull_and_a_publisher_outlive_the_server(
     # Less than an expiry: nobody waited for a request that the server had forgotten.
     limit = pull_module.REQUEST_SECONDS - 2
     await until(lambda: b"last" in worker.payloads, seconds=limit, what="the last message")
-    await until(lambda: accepted <= set(worker.sequences), seconds=limit, what="all of them")
+    await until(lambda: accepted <= set(worker.sequences), seconds=12, what="all of them")
     await worker.stop()
 
 
@@ -278,7 +278,7 @@ async def test_a_pull_outlives_a_cut(connection: Connection, nats: str) -> None:
             await publisher.publish(SUBJECT, b"%d" % number)
             if number % 10 == 5:
                 cut(connection)
-        await until(lambda: len(set(worker.sequences)) == 30, seconds=9, what="all of them")
+        await until(lambda: len(set(worker.sequences)) == 30, seconds=12, what="all of them")
         await worker.stop()
 
 
@@ -338,11 +338,18 @@ async def test_a_batch_is_stored_as_a_whole_or_not_at_all(
 async def test_a_full_stream_says_so(connection: Connection) -> None:
     """A stream without room refuses, in words that name the cause; with room it takes again."""
     jetstream = connection.jetstream()
-    await own_stream(jetstream, max_bytes=2 * KIB)
+    await jetstream.add_stream(
+        StreamConfig(
+            name="OWN",
+            subjects=["own.>"],
+            discard=DiscardPolicy.NEW,
+            max_bytes=2 * KIB,
+            allow_atomic=True,
+        )
+    )
     publisher = started(connection)
     with pytest.raises(StreamRefused, match=r"nats is unavailable: maximum bytes exceeded") as full:
-        for _ in range(10):
-            await publisher.publish("own.a", b"x" * 500)
+        await asyncio.gather(*(publisher.publish("own.a", b"x" * 500) for _ in range(10)))
     assert full.value.code == 10077
     with pytest.raises(StreamRefused, match="maximum bytes exceeded"):
         await publisher.publish_batch([("own.a", b"x" * 500, None)] * 10)
@@ -496,7 +503,7 @@ async def test_provisioning_mends_what_differs(
     await until(lambda: is_in_no_hands(connection), what="they are acknowledged")
     lag = await consumer_lag(connection, LANE_STREAM)
     stream = (await jetstream.stream_info(LANE_STREAM)).config
-    await jetstream.update_stream(stream.evolve(max_msgs=5000, duplicate_window=60))
+    await jetstream.update_stream(stream.evolve(duplicate_window=60))
     info = await jetstream.consumer_info(LANE_STREAM, CONSUMER.name)
     await jetstream.add_consumer(LANE_STREAM, info.config.evolve(ack_wait=99))
     await jetstream.delete_stream(DEAD_LETTERS)
@@ -519,10 +526,28 @@ async def test_provisioning_says_what_is_in_the_way(connection: Connection) -> N
     """Where somebody else's stream has our subjects it fails with the server's reason."""
     jetstream = connection.jetstream()
     await jetstream.delete_stream(DEAD_LETTERS)
-    await own_stream(jetstream, subjects=["feed.>"], name="OTHERS", overlapping=True)
+    await jetstream.add_stream(StreamConfig(name="OTHERS", subjects=["feed.dlq.theirs"]))
+    with pytest.raises(Misconfigured, match="overlap"):
+        await provision(connection, replicas=1, bytes_max=STREAM_BYTES_MAX)
 
 
-async def test_without_jetstream_it_is_unavailable(own: Connection, own_servers: OwnServers) -> None:
+async def test_three_nodes_keep_what_they_accepted(nats_cluster: list[NatsServer]) -> None:
+    """With three copies nothing differs, and what was acknowledged outlives any one node."""
+    async with connected(",".join(server.url for server in nats_cluster)) as connection:
+        assert await differences(connection, replicas=3, bytes_max=STREAM_BYTES_MAX) == []
+        worker, publisher = Worker(connection), started(connection)
+        accepted = {(await publisher.publish(SUBJECT, b"")).sequence for _ in range(20)}
+        cluster = (await connection.jetstream().stream_info(LANE_STREAM)).cluster
+        assert cluster is not None
+        next(server for server in nats_cluster if server.name == cluster.leader).kill()
+        accepted |= {await accepted_at_last(publisher) for _ in range(20)}
+        await until(lambda: accepted <= set(worker.sequences), seconds=20, what="all of them")
+        await worker.stop()
+
+
+async def test_without_jetstream_it_is_unavailable(
+    own: Connection, own_servers: OwnServers
+) -> None:
     """A server that is away, or a stream that is missing, is told as unavailable."""
     with pytest.raises(Unavailable, match="stream not found"):
         await consumer_lag(own, "MISSING")
@@ -534,3 +559,112 @@ async def test_without_jetstream_it_is_unavailable(own: Connection, own_servers:
     with pytest.raises(Unavailable, match="nats is unavailable"):
         await connect([own_servers.nats.url], name="late", seconds_max=0.5)
     assert time.monotonic() - started_at < 2
+    await own_servers.nats.start()
+    await until(lambda: own.is_connected, what="it is connected again")
+
+
+async def test_closing_does_not_need_a_server(own_servers: OwnServers) -> None:
+    """A connection whose server died ends quietly and at once, whatever waits to be sent."""
+    connection = await connect([own_servers.nats.url], name="tests")
+    own_servers.nats.kill()
+    await until(lambda: not connection.is_connected, what="the loss is noticed")
+    await connection.publish("anything", b"which nats-py keeps for later")
+    started_at = time.monotonic()
+    await close(connection)
+    assert time.monotonic() - started_at < 3
+    assert connection.is_closed
+    assert connection.closed_for_good.is_set()
+
+
+# Helpers.
+
+
+@contextlib.asynccontextmanager
+async def connected(urls: str) -> AsyncIterator[Connection]:
+    connection = await connect(urls.split(","), name="tests")
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+def started(connection: Connection) -> Publisher:
+    publisher = Publisher(connection)
+    publisher.start()
+    return publisher
+
+
+def numbered(count: int, **headers: str) -> list[tuple[str, bytes, dict[str, str]]]:
+    """Messages for CONSUMER that say which one they are."""
+    return [(SUBJECT, b"%d" % n, {"Number": str(n), **headers}) for n in range(count)]
+
+
+async def accepted_at_last(publisher: Publisher) -> int:
+    """Publish as those do who must not lose anything: until it is acknowledged."""
+    while True:
+        with contextlib.suppress(OutcomeUnknown, Unavailable):
+            return (await publisher.publish(SUBJECT, b"")).sequence
+
+
+async def own_consumer(connection: Connection, *, ack_wait: float) -> Consumer:
+    """A stream and a consumer whose ack wait is short enough for a test."""
+    jetstream = connection.jetstream()
+    await jetstream.add_stream(StreamConfig(name="OWN", subjects=["own.>"]))
+    config = ConsumerConfig(durable_name="own", ack_policy=AckPolicy.EXPLICIT, ack_wait=ack_wait)
+    await jetstream.add_consumer("OWN", config)
+    return Consumer(stream="OWN", name="own", filters=("own.>",), ack_wait_seconds=ack_wait)
+
+
+async def waiting(connection: Connection) -> int:
+    """How many requests the server holds for CONSUMER."""
+    info = await connection.jetstream().consumer_info(LANE_STREAM, CONSUMER.name)
+    return info.num_waiting or 0
+
+
+async def is_in_no_hands(connection: Connection) -> bool:
+    info = await connection.jetstream().consumer_info(LANE_STREAM, CONSUMER.name)
+    return not info.num_ack_pending
+
+
+async def is_idle(connection: Connection) -> bool:
+    return (await consumer_lag(connection, LANE_STREAM))[CONSUMER.name] == 0
+
+
+async def said(connection: Connection, heard: list[bytes], *, at_least: int = 1) -> bool:
+    """Say something on `heard`, and tell whether enough was heard."""
+    connection.send("heard", b"")
+    await connection.flush()
+    return len(heard) >= at_least
+
+
+def requests(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that every subject is added to which is sent to from now on."""
+    sent: list[str] = []
+    send = connection.send
+
+    def note(subject: str, payload: bytes, **options: Any) -> bool:
+        sent.append(subject)
+        return send(subject, payload, **options)
+
+    monkeypatch.setattr(connection, "send", note)
+    return sent
+
+
+def events(connection: Connection) -> tuple[asyncio.Event, asyncio.Event]:
+    """What is set when the connection is lost, and when it is regained."""
+    lost, regained = asyncio.Event(), asyncio.Event()
+
+    async def on_lost() -> None:
+        lost.set()
+
+    async def on_regained() -> None:
+        regained.set()
+
+    connection.when_lost(on_lost)
+    connection.when_regained(on_regained)
+    return lost, regained
+
+
+def cut(connection: Connection) -> None:
+    """Break the connection as a network would, without a goodbye."""
+    connection._transport._io_writer.transport.abort()  # type: ignore[union-attr]

@@ -1,0 +1,85 @@
+"""`livefeed bench`: a run on real servers is exact, and its JSON is what the design says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from livefeed.cli.bench import command
+from livefeed.errors import Misconfigured
+from tests.servers import ROOT
+
+SMALL = {
+    "connections": 40,
+    "per_second": 40,
+    "seconds": 3,
+    "warm_up_seconds": 1,
+    "worker_life_seconds": 3,
+    "idle_updates": 5,
+    "idle_warm_up": 2,
+}
+
+
+async def bench(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, from a folder that is not the checkout."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "clients" / "python")])
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "livefeed.cli", "bench", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(directory)},
+        text=True,
+        timeout=90,
+    )
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+async def test_a_small_run_is_exact_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    sizes = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+    done = await bench(tmp_path, "latency", "--quick", "--json", *sizes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert set(report) == {"scenario", "ok", "computer", "figures"}
+    assert (report["scenario"], report["ok"]) == ("latency", True)
+    figures = report["figures"]
+    for name, figure in figures.items():
+        assert set(figure) == {"value", "unit", "goal", "met"}, name
+        assert isinstance(figure["value"], int | float), name
+        assert (figure["goal"] is None) == (figure["met"] is None), name
+    assert {"p50_idle_ms", "p99_ms", "p999_ms"} <= set(figures)
+    assert figures["published"]["value"] == SMALL["per_second"] * SMALL["seconds"]
+    assert figures["deliveries"]["value"] >= figures["published"]["value"]
+    assert not names(tmp_path), "the run leaves nothing behind"
+
+
+async def test_without_a_scenario_they_are_listed_and_a_wrong_one_is_an_error(
+    tmp_path: Path,
+) -> None:
+    listed = await bench(tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert {line.split()[0] for line in listed.stdout.splitlines()} >= {"latency", "coldstart"}
+    wrong = await bench(tmp_path, "speed")
+    assert wrong.returncode == 1
+    assert "there is no scenario speed" in wrong.stderr
+
+
+def test_an_installed_package_says_where_the_benchmarks_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks.scenarios", None)
+    outcome = CliRunner().invoke(command, ["latency"])
+    assert isinstance(outcome.exception, Misconfigured)
+    assert "use a checkout" in str(outcome.exception)

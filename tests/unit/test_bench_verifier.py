@@ -1,0 +1,188 @@
+"""The benchmark's verifier: a delivery that is lost, doubled, foreign or inexact fails a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmarks.report import Goal, Report, merged
+from benchmarks.scenario import Options, WrongSize
+from benchmarks.scenarios.latency import Sizes
+from benchmarks.traffic import Traffic
+from benchmarks.verify import FAULTS, Inbox, decode_frame
+
+ME, ALL = "me/home", "all/home"
+HEADS = {ME: 3, ALL: 0}
+Frames = list[dict[str, Any]]
+
+
+def update(number: int, *, channel: str = ME, user: str = "alice", seq: int = 0) -> dict[str, Any]:
+    content = {"id": f"item-{number}", "number": number, "user": user, "due": 1, "recorded": True}
+    return {"channel": channel, "seq": seq or number, "updateId": f"u{number}", "content": content}
+
+
+def frame(*updates: dict[str, Any], cursor: int, replay: bool = False) -> dict[str, Any]:
+    head = {"type": "feed_updates", "batchId": "b", "floor": {ME: 0}, "more": False}
+    return {**head, "updates": list(updates), "cursor": {ME: cursor}, "replay": replay}
+
+
+def exact() -> Frames:
+    """Updates 1 to 3 of alice: one from the log, two live."""
+    return [
+        {"type": "connection_established", "epoch": "e.0"},
+        frame(update(1), cursor=1, replay=True),
+        {"type": "caught_up", "feeds": ["home"]},
+        frame(update(2), cursor=2),
+        frame(update(3), cursor=3),
+    ]
+
+
+def faults(frames: Frames, *, unknown: frozenset[int] = frozenset()) -> dict[str, int]:
+    inbox = Inbox("alice", "home")
+    for one in frames:
+        inbox.take(decode_frame(json.dumps(one)))
+    return inbox.judge({1, 2, 3} - unknown, unknown=unknown, heads=HEADS)
+
+
+def found(**counts: int) -> dict[str, int]:
+    return dict.fromkeys(FAULTS, 0) | counts
+
+
+def test_an_exact_run_has_no_faults() -> None:
+    assert faults(exact()) == found()
+
+
+def test_what_was_delivered_is_returned_once_for_its_latency() -> None:
+    inbox = Inbox("alice", "home")
+    frames = [decode_frame(json.dumps(one)) for one in [*exact(), *exact()]]
+    assert [content.number for one in frames for content in inbox.take(one)] == [1, 2, 3]
+
+
+def drop_the_last(frames: Frames) -> None:
+    frames.pop()
+
+
+def drop_one_in_the_middle(frames: Frames) -> None:
+    frames[3]["updates"].clear()
+
+
+def double_a_frame(frames: Frames) -> None:
+    frames.insert(3, frames[3])
+
+
+def replay_what_was_live(frames: Frames) -> None:
+    frames.append(frame(update(3), cursor=3, replay=True))
+
+
+def show_anothers_update(frames: Frames) -> None:
+    frames[3]["updates"].append(update(7, user="bob"))
+
+
+def show_anothers_channel(frames: Frames) -> None:
+    frames[3]["updates"].append(update(7, channel=ALL))
+
+
+def show_what_was_never_published(frames: Frames) -> None:
+    frames[4]["updates"].insert(0, update(99, seq=3))
+    frames[4]["updates"][1]["seq"] = 4
+    frames[4]["cursor"][ME] = 3
+
+
+def swap_two(frames: Frames) -> None:
+    frames[3], frames[4] = frames[4], frames[3]
+
+
+def forget_the_cursor(frames: Frames) -> None:
+    frames[4]["cursor"] = {}
+
+
+def reset_for_nothing(frames: Frames) -> None:
+    frames.append({"type": "reset", "feeds": ["home"], "reason": "position_ahead", "epoch": "e.0"})
+
+
+@pytest.mark.parametrize(
+    ("injure", "wanted"),
+    [
+        (drop_the_last, {"lost": 1, "inexact": 1}),
+        (drop_one_in_the_middle, {"lost": 1}),
+        (double_a_frame, {"doubled": 1}),
+        (replay_what_was_live, {"doubled": 1}),
+        (show_anothers_update, {"foreign": 1}),
+        (show_anothers_channel, {"foreign": 1}),
+        (show_what_was_never_published, {"foreign": 1, "inexact": 1}),
+        (swap_two, {"inexact": 3}),
+        (forget_the_cursor, {"inexact": 2}),
+        (reset_for_nothing, {"inexact": 1}),
+    ],
+)
+def test_a_broken_delivery_is_counted_and_fails_the_run(
+    injure: Callable[[Frames], None], wanted: dict[str, int]
+) -> None:
+    frames = exact()
+    injure(frames)
+    counted = faults(frames)
+    assert counted == found(**wanted)
+    report = Report("any", faults=merged([found(), counted]))
+    assert not report.ok
+    assert report.public()["ok"] is False
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_publish_without_an_answer_may_arrive_or_not(arrived: bool) -> None:
+    frames = exact()
+    if not arrived:
+        frames[3]["updates"].clear()
+    assert faults(frames, unknown=frozenset({2})) == found()
+
+
+def test_a_missed_goal_is_shown_and_alone_does_not_fail_the_run() -> None:
+    report = Report("any", faults=found())
+    report.add("p99_ms", 120.5, "ms", Goal("≤", 100))
+    public = report.public()
+    assert public["ok"] is True
+    assert public["figures"]["p99_ms"] == {
+        "value": 120.5,
+        "unit": "ms",
+        "goal": "≤ 100",
+        "met": False,
+    }
+    assert "MISSED" in report.table()
+
+
+def test_a_run_that_failed_is_not_ok() -> None:
+    assert not Report("any", failure="it ended").ok
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "met"),
+    [
+        (Goal("≤", 2), 2, True),
+        (Goal("≤", 2), 2.1, False),
+        (Goal("≥", 4), 4, True),
+        (Goal("≥", 4), 3.9, False),
+        (Goal("=", 0), 0, True),
+        (Goal("=", 0), 1, False),
+    ],
+)
+def test_a_goal_is_met_on_its_side_of_the_limit(goal: Goal, value: float, met: bool) -> None:
+    assert goal.is_met(value) is met
+
+
+def test_sizes_are_replaced_by_name_and_nothing_else_is_taken() -> None:
+    given = {"connections": "12", "seconds": "1.5"}
+    sizes = Options(sizes=given).sized(Sizes())
+    assert (sizes.connections, sizes.seconds, sizes.per_second) == (12, 1.5, Sizes().per_second)
+    for wrong in ({"connection": "12"}, {"connections": "many"}):
+        with pytest.raises(WrongSize):
+            Options(sizes=wrong).sized(Sizes())
+
+
+def test_both_sides_of_a_load_know_whose_an_update_is() -> None:
+    traffic = Traffic(seed=3, users=10)
+    for number in range(50):
+        published = json.loads(traffic.update(number, due=1, recorded=True))
+        assert published["userId"] == traffic.name(traffic.user(number))
+    assert len({traffic.user(number) for number in range(500)}) == 10
