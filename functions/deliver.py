@@ -35,6 +35,9 @@ from livefeed.topology import Consumer, deliver_consumer
 ROWS_MAX: Final = 10 * FLUSH_ROWS_MAX
 """Rows that are coalesced together; what is left of them is flushed in portions."""
 
+BYTES_MAX: Final = 4 * FLUSH_BYTES_MAX
+"""Payloads that are in memory at once."""
+
 
 class Portion(NamedTuple):
     """What one transaction persists."""
@@ -48,6 +51,7 @@ class Deliver:
 
     name = "deliver"
     rows_max = ROWS_MAX
+    bytes_max = BYTES_MAX
 
     def __init__(self, log: Log, connection: Connection, *, windows: Mapping[Lane, float]) -> None:
         self.windows = windows

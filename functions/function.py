@@ -36,6 +36,10 @@ class Function(Protocol):
     def rows_max(self) -> int:
         """Rows, before coalescing, that one call of `handle` may get."""
 
+    @property
+    def bytes_max(self) -> int:
+        """Payload bytes that one call of `handle` may get."""
+
     def sources(self, partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
         """What to pull when these partitions are served."""
 

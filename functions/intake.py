@@ -64,17 +64,20 @@ class LaneIntake:
             oldest_received=oldest.received_at, oldest_age_seconds=oldest.age_seconds
         )
 
-    def take(self, rows_max: int) -> list[Held]:
+    def take(self, *, rows_max: int, bytes_max: int) -> list[Held]:
         """The oldest messages, as many as one call may get; one that failed often comes alone."""
         taken: list[Held] = []
-        rows = 0
+        rows = size = 0
         while self._held and len(taken) < TAKE_MESSAGES_MAX:
             held = self._held[0]
             alone = held.work.message.deliveries >= ISOLATE_DELIVERIES
-            if taken and (alone or rows + held.work.rows > rows_max):
+            weight = len(held.work.message.payload)
+            full = rows + held.work.rows > rows_max or size + weight > bytes_max
+            if taken and (alone or full):
                 break
             taken.append(self._held.popleft())
-            self._bytes -= len(held.work.message.payload)
+            self._bytes -= weight
+            size += weight
             rows += held.work.rows
             if alone:
                 break

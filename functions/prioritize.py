@@ -6,7 +6,7 @@ of each recipient and groups by partition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import Raw
@@ -22,6 +22,7 @@ from livefeed.limits import (
     LANE_MESSAGE_BYTES_MAX,
     LANE_MESSAGE_CHANNELS_MAX,
     LANE_MESSAGE_ROWS_MAX,
+    MIB,
 )
 from livefeed.messages import (
     LaneGroup,
@@ -40,6 +41,8 @@ from livefeed.update import FeedUpdate, Item, facet_of, kind_of, parse_update, r
 
 ROWS_MAX: Final = 20_000
 """Recipients × items that are in memory at once."""
+BYTES_MAX: Final = 2 * MIB
+"""Payloads that are in memory at once; an update may be in a message of each partition."""
 GROUP_OVERHEAD_BYTES: Final = 16
 
 
@@ -60,6 +63,7 @@ class Prioritize:
     name = "prioritize"
     windows: Final[Mapping[Lane, float]] = {"high": 0.0, "medium": 0.0, "low": 0.0}
     rows_max = ROWS_MAX
+    bytes_max = BYTES_MAX
 
     def __init__(self, publisher: Publisher, *, now_microseconds: Callable[[], int]) -> None:
         self._publisher = publisher
@@ -129,8 +133,8 @@ def read_update(
     return Reading(updates, channels, priority, kind, users is None, accepted_at)
 
 
-def plan(readings: Iterable[Reading], *, now_microseconds: int) -> list[Outbound]:
-    """The lane messages of some updates, each within its bounds."""
+def plan(readings: Iterable[Reading], *, now_microseconds: int) -> Iterator[Outbound]:
+    """The lane messages of some updates, each within its bounds, encoded one by one."""
     groups: dict[tuple[Lane, int], list[LaneGroup]] = {}
     for reading in readings:
         lane = _lane(reading, (now_microseconds - reading.accepted_at) / 1e6)
@@ -140,11 +144,9 @@ def plan(readings: Iterable[Reading], *, now_microseconds: int) -> list[Outbound
         for partition, channels in shares.items():
             packed = groups.setdefault((lane, partition), [])
             packed += _groups(channels, reading.updates)
-    return [
-        (subjects.lanes(lane, partition), encode_lane_message(message), None)
-        for (lane, partition), packed in groups.items()
-        for message in _messages(packed)
-    ]
+    for (lane, partition), packed in groups.items():
+        for message in _messages(packed):
+            yield subjects.lanes(lane, partition), encode_lane_message(message), None
 
 
 def _lane(reading: Reading, age_seconds: float) -> Lane:

@@ -150,9 +150,15 @@ class Worker:
         if self._refused:
             await self._dead_letter_refused()
         elif lane is not None and self._breaker.allows(now):
-            await self._handle(self._intake.lanes[lane].take(self._function.rows_max), lane)
+            await self._handle(self._take(lane), lane)
         else:
             await self._rest(now)
+
+    def _take(self, lane: Lane) -> list[Held]:
+        function = self._function
+        return self._intake.lanes[lane].take(
+            rows_max=function.rows_max, bytes_max=function.bytes_max
+        )
 
     async def _rest(self, now: float) -> None:
         self._wake.clear()
@@ -359,7 +365,7 @@ class Worker:
                 await self._dead_letter_refused()
                 for lane, intake in self._intake.lanes.items():
                     while intake and self._breaker.state == "closed":
-                        await self._handle(intake.take(self._function.rows_max), lane)
+                        await self._handle(self._take(lane), lane)
         except TimeoutError:
             logger.warning("%s: not everything could be settled in time", self.id)
         for intake in self._intake.lanes.values():

@@ -28,6 +28,14 @@ CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
 
 
+class _Denials(logging.Filter):
+    """Drops what uvicorn says of each handshake that the app refused with a status of its own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log the record."""
+        return "without completing handshake" not in record.getMessage()
+
+
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: the drain comes before its own shutdown."""
 
@@ -57,6 +65,7 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
     Raises:
         Misconfigured: When a port is taken.
     """
+    logging.getLogger("uvicorn.error").addFilter(_Denials())
     listening = _listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT")
     ops_listening = _listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT")
     public, ops = _server(public_app(gateway)), _server(ops_app(gateway))

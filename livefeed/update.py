@@ -43,7 +43,7 @@ _item_schema = {
     "required": ["id"],
     "properties": {
         "id": {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS_MAX},
-        "rank": {"type": "number", "description": "place in the feed, highest first"},
+        "rank": {"type": ["number", "null"], "description": "place in the feed, highest first"},
     },
     "additionalProperties": True,
 }

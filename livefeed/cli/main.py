@@ -57,11 +57,15 @@ def cli() -> None:
 def main() -> None:
     """Run a command; an error of ours is one line, never a traceback."""
     try:
-        cli(prog_name="livefeed")
+        code = cli(prog_name="livefeed", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except LivefeedError as error:
         click.echo(f"livefeed: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has seen enough.

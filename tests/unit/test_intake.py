@@ -26,7 +26,7 @@ def test_high_goes_first() -> None:
     fill(intake, "medium")
     fill(intake, "high", 1)
     assert intake.due(100.0) == "high"
-    intake.lanes["high"].take(100)
+    intake.lanes["high"].take(rows_max=100, bytes_max=1000)
     assert intake.due(100.0) == "medium"
 
 
@@ -52,8 +52,13 @@ def test_one_call_gets_a_bounded_number_of_rows() -> None:
     intake = Intake(WINDOWS)  # type: ignore[arg-type]
     for rows in (60, 60, 60):
         intake.lanes["high"].add(work(rows=rows), now=0.0, age_seconds=0.0)
-    assert [held.work.rows for held in intake.lanes["high"].take(130)] == [60, 60]
-    assert [held.work.rows for held in intake.lanes["high"].take(10)] == [60]
+    assert [held.work.rows for held in intake.lanes["high"].take(rows_max=130, bytes_max=1000)] == [
+        60,
+        60,
+    ]
+    assert [held.work.rows for held in intake.lanes["high"].take(rows_max=10, bytes_max=1000)] == [
+        60
+    ]
 
 
 def test_a_message_that_failed_often_is_handled_alone() -> None:
@@ -61,7 +66,7 @@ def test_a_message_that_failed_often_is_handled_alone() -> None:
     lane = Intake(WINDOWS).lanes["high"]  # type: ignore[arg-type]
     for deliveries in (1, 5, 1, 1):
         lane.add(work(deliveries), now=0.0, age_seconds=0.0)
-    assert [len(lane.take(100)) for _ in range(3)] == [1, 1, 2]
+    assert [len(lane.take(rows_max=100, bytes_max=1000)) for _ in range(3)] == [1, 1, 2]
 
 
 def test_what_is_put_back_comes_first_again() -> None:
@@ -69,9 +74,9 @@ def test_what_is_put_back_comes_first_again() -> None:
     lane = Intake(WINDOWS).lanes["high"]  # type: ignore[arg-type]
     for rows in (1, 2, 3):
         lane.add(work(rows=rows), now=0.0, age_seconds=0.0)
-    taken = lane.take(3)
+    taken = lane.take(rows_max=3, bytes_max=1000)
     lane.put_back(taken)
-    assert [held.work.rows for held in lane.take(100)] == [1, 2, 3]
+    assert [held.work.rows for held in lane.take(rows_max=100, bytes_max=1000)] == [1, 2, 3]
     assert not lane
 
 

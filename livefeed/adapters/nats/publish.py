@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 
 from livefeed.adapters.nats.connection import Connection, status_of
 from livefeed.errors import OutcomeUnknown, Unavailable
+from livefeed.limits import MIB
 
 ACK_SECONDS_MAX: Final = 5.0
 """How long one attempt waits for its acknowledgement."""
 ATTEMPTS_MAX: Final = 3
 BATCH_MESSAGES_MAX: Final = 1000
 """The server's bound of an atomic batch."""
+BATCH_BYTES_MAX: Final = 4 * MIB
+"""Payloads of one atomic batch; each is acknowledged before the next is sent."""
 BUSY_CODES: Final = frozenset({10167, 10077, 10074})
 """Too many requests, stream full, insufficient storage: the server says come back."""
 
@@ -84,11 +87,11 @@ class Publisher:
         """
         return await self._until_known([(subject, payload, headers)])
 
-    async def publish_batch(self, messages: Sequence[Outbound]) -> None:
-        """Publish all of them atomically, in chunks of at most 1,000; one fsync instead of many.
+    async def publish_batch(self, messages: Iterable[Outbound]) -> None:
+        """Publish all of them in atomic batches, one after the other; one fsync instead of many.
 
         Raises:
-            StreamRefused, OutcomeUnknown: As for `publish`; some chunks may be stored.
+            StreamRefused, OutcomeUnknown: As for `publish`; some batches may be stored.
         """
         for chunk in _chunks(messages):
             await self._until_known(chunk)
@@ -146,7 +149,9 @@ class Publisher:
     ) -> PublishAck:
         try:
             if not sent:
-                raise OutcomeUnknown("not connected to nats")
+                connected = self._connection.is_connected
+                why = "too much waits to be sent" if connected else "not connected"
+                raise OutcomeUnknown(f"nats: {why}")
             async with asyncio.timeout(seconds):
                 return await future
         except TimeoutError as error:
@@ -174,6 +179,15 @@ class Publisher:
                 future.set_exception(OutcomeUnknown("the connection to nats was lost"))
 
 
-def _chunks(messages: Sequence[Outbound]) -> list[list[Outbound]]:
-    starts = range(0, len(messages), BATCH_MESSAGES_MAX)
-    return [list(messages[start : start + BATCH_MESSAGES_MAX]) for start in starts]
+def _chunks(messages: Iterable[Outbound]) -> Iterator[list[Outbound]]:
+    chunk: list[Outbound] = []
+    size = 0
+    for message in messages:
+        weight = len(message[1])
+        if chunk and (len(chunk) == BATCH_MESSAGES_MAX or size + weight > BATCH_BYTES_MAX):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += weight
+    if chunk:
+        yield chunk
