@@ -23,6 +23,7 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
+from livefeed.adapters import process
 from livefeed.adapters.embedded import (
     NatsCluster,
     NatsServer,
@@ -30,7 +31,6 @@ from livefeed.adapters.embedded import (
     PostgresServer,
     free_port,
     nats_server,
-    process,
 )
 from livefeed.errors import Misconfigured, Unavailable
 
