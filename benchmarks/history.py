@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from livefeed_client import FeedState, LiveFeed, Timing, fetch_snapshot
+import httpx
+from livefeed_client import FeedState, LiveFeed, Snapshot, SnapshotRefused, Timing, fetch_snapshot
 
 from livefeed.demo_history import Event, Target, decode_event, updates_of
 
@@ -197,10 +198,20 @@ class Run:
     async def _check_snapshots(self) -> None:
         for user in USERS:
             for name in FEEDS:
-                snapshot = await fetch_snapshot(self._url, token=self._token_of(user), feed=name)
+                snapshot = await self._snapshot(user, name)
                 shown = [(item.id, item.content["blob"]) for item in snapshot.items]
                 if shown != list(self._history.expected):
                     self.outcome.faults.append(f"snapshot of {user}'s {name} differs")
+
+    async def _snapshot(self, user: str, name: str) -> Snapshot:
+        """A snapshot, also when whoever answers it is just coming back."""
+        async with asyncio.timeout(END_SECONDS_MAX):
+            while True:
+                try:
+                    token = self._token_of(user)
+                    return await fetch_snapshot(self._url, token=token, feed=name)
+                except (SnapshotRefused, httpx.HTTPError):
+                    await asyncio.sleep(0.2)
 
 
 def _faults(name: str, state: FeedState, expected: Expected) -> list[str]:

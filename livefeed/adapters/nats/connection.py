@@ -209,7 +209,7 @@ async def close(connection: Connection) -> None:
             if connection.is_connected:
                 await connection.flush(1)
             await connection.close()
-    except (TimeoutError, NatsError):
+    except (TimeoutError, OSError, NatsError):
         logger.debug("nats: the connection was closed without a flush")
 
 

@@ -18,6 +18,7 @@ UNAVAILABLE: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
@@ -94,7 +95,12 @@ class Pool:
                     await self._pool
                     self._opened = True
             async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    # A connection that was cut between two states is good for nothing any more.
+                    connection.terminate()
+                    raise
         except UNAVAILABLE as error:
             detail = f"{type(error).__name__}: {error}".rstrip(": ")
             if isinstance(error, asyncpg.UndefinedTableError):
