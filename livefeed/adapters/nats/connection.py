@@ -211,6 +211,9 @@ async def close(connection: Connection) -> None:
             await connection.close()
     except (TimeoutError, OSError, NatsError):
         logger.debug("nats: the connection was closed without a flush")
+    finally:
+        # What nats-py could not send at the end keeps it from saying so itself.
+        connection.closed_for_good.set()
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
