@@ -2,13 +2,14 @@
 
 A worker is wanted on a hint (an update passes by, or a wake) or on lag, which is looked at each
 second. While Postgres is away no worker of deliver is started; one that crashes again and again is
-started later and later.
+started later and later. Now and then, while there was work, it runs `retain`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import signal
 import time
@@ -19,10 +20,11 @@ from typing import Final
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection, DirectSubscription
 from livefeed.adapters.nats.lag import consumer_lag
+from livefeed.adapters.nats.purge import progress
 from livefeed.adapters.process import Child
 from livefeed.breaker import Breaker
 from livefeed.errors import Unavailable
-from livefeed.limits import WORKER_SETTLE_SECONDS
+from livefeed.limits import RETAIN_IDLE_SECONDS, WORKER_SETTLE_SECONDS
 from livefeed.scaling import start_delay_seconds, workers_wanted
 from livefeed.topology import LANE_STREAM, UPDATES
 
@@ -43,6 +45,40 @@ class PoolPolicy:
 
     processes_max: int
     life_seconds: float
+    retain_seconds: float = 0.0
+    """How often `retain` is started; 0 is never."""
+
+
+class Upkeep:
+    """When `retain` is started: often while messages are handled, seldom while none is.
+
+    Args:
+        seconds: How often at most; 0 is never.
+        now: Monotonic seconds.
+    """
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self._seconds = seconds
+        # Pools that start together do not stay together.
+        self._due_at = now + seconds * random.uniform(0.5, 1.0) if seconds else math.inf
+        self._handled: int | None = None
+        self._started_at = now
+
+    def due(self, now: float) -> bool:
+        """Whether to ask what was handled meanwhile."""
+        return now >= self._due_at
+
+    def wanted(self, now: float, handled: int) -> bool:
+        """Whether to start it, after so many messages; the next time is some time later."""
+        self._due_at = now + self._seconds * random.uniform(0.9, 1.1)
+        if handled == self._handled and now - self._started_at < RETAIN_IDLE_SECONDS:
+            return False
+        self._handled, self._started_at = handled, now
+        return True
+
+    def failed(self) -> None:
+        """It has to be done again, whatever was handled."""
+        self._handled = None
 
 
 @dataclass(slots=True)
@@ -82,6 +118,8 @@ class Pool:
         self._policy = policy
         self._breaker = Breaker()
         self._teams = {function: Team(function) for function in STREAMS}
+        self._retain = Team("retain")
+        self._upkeep = Upkeep(policy.retain_seconds, time.monotonic())
         self._changed = asyncio.Event()
         self._hinted = False
         self._leaving = False
@@ -119,6 +157,17 @@ class Pool:
             while len(team.started) < wanted and now >= team.not_before:
                 self._start(team)
             self._start_successors(team, now)
+        if database and not self._retain.started and self._upkeep.due(time.monotonic()):
+            await self._retain_if_wanted()
+
+    async def _retain_if_wanted(self) -> None:
+        try:
+            handled = await progress(self._connection, STREAMS.values())
+        except Unavailable as error:
+            logger.debug("pool: %s", error)
+            return
+        if not self._leaving and self._upkeep.wanted(time.monotonic(), handled):
+            self._start(self._retain)
 
     async def _wanted(self, team: Team, *, hinted: bool) -> int:
         running = len(team.started)
@@ -162,6 +211,9 @@ class Pool:
             team.crashes = team.crashes + 1 if quick else 1
             team.not_before = now + start_delay_seconds(team.crashes)
             logger.warning("pool: %s, pid %d, ended with %d", team.function, worker.pid, code)
+            if team is self._retain:
+                self._upkeep.failed()
+                return
             # It had work, or it would have left by itself: the next one is wanted now.
             self._hinted = True
         self._changed.set()
@@ -204,6 +256,7 @@ class Pool:
         return min([LOOK_SECONDS, *waits])
 
     async def _stop_all(self) -> None:
-        children = [child for team in self._teams.values() for child, _ in team.started.values()]
+        teams = [*self._teams.values(), self._retain]
+        children = [child for team in teams for child, _ in team.started.values()]
         stops = [(signal.SIGTERM, WORKER_SETTLE_SECONDS + 1)]
         await asyncio.gather(*(child.stop(stops) for child in children))

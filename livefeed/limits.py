@@ -51,6 +51,19 @@ CHANNEL_ITEMS_MAX: Final = 1_000
 """Items that a channel keeps; older ones fall below the floor."""
 CHANNEL_AGE_SECONDS_MAX: Final = 30 * 86_400
 """How long a channel keeps an entry; older ones fall below the floor."""
+TRIM_CHANNELS_MAX: Final = 500
+"""Channels that one step of trimming looks at."""
+TRIM_OLD_ENTRIES_MAX: Final = 200
+"""Entries of one channel that fall for their age in one step; the next run takes the next ones."""
+RETAIN_ROWS_MAX: Final = 2_000
+"""Rows that one statement of `retain` deletes or marks: a writer never waits for more."""
+BODY_AGE_SECONDS_MIN: Final = 3_600
+"""A younger body is not collected: a flush writes its bodies before the entries that need them."""
+BODY_KEPT_SECONDS: Final = 1_800
+"""A flush that uses an older body again makes it young first; half of the age above, so that a
+flush which has just not done so has as long to commit its entries."""
+BODY_COLLECT_SECONDS: Final = 3_600
+"""How often bodies are collected, on average: it walks over every entry."""
 PAGE_ENTRIES_MAX: Final = 200
 """Most entries of one channel in one catch-up page."""
 PAGE_BYTES_MAX: Final = 1 * MIB
@@ -83,6 +96,10 @@ WORKER_SETTLE_SECONDS: Final = 5.0
 """How long a worker may take to settle after SIGTERM."""
 WORKER_MEMORY_BYTES_MAX: Final = 512 * MIB
 """A worker above this leaves."""
+RETAIN_BUDGET_SECONDS: Final = 30.0
+"""A run of `retain` that the pool started trims no longer than this; the next one goes on."""
+RETAIN_IDLE_SECONDS: Final = 600.0
+"""While no message is handled the pool starts `retain` this seldom."""
 ANNOUNCE_SECONDS: Final = 1.0
 """How often a worker announces itself."""
 ANNOUNCED_SECONDS_MAX: Final = 3.0

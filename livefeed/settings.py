@@ -100,6 +100,12 @@ class Settings(BaseSettings):
     worker_life_seconds: float = Field(
         300.0, gt=0, description="A worker leaves at this age; its successor is started first."
     )
+    retain_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="How often the pool trims the log and purges the streams; 0 is never, and then "
+        "full streams refuse publishes. Every 10 minutes while no message is handled.",
+    )
 
     @cached_property
     def nats_servers(self) -> list[str]:

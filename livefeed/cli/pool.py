@@ -33,7 +33,9 @@ def command() -> None:
 async def _pool(settings: Settings) -> None:
     leave = leave_on_signals()
     policy = PoolPolicy(
-        processes_max=settings.worker_processes_max, life_seconds=settings.worker_life_seconds
+        processes_max=settings.worker_processes_max,
+        life_seconds=settings.worker_life_seconds,
+        retain_seconds=settings.retain_seconds,
     )
     async with (
         nats_connection(settings, "livefeed-pool") as connection,

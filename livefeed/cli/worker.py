@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections.abc import Callable
 
 import click
 
 from functions.deliver import Deliver
 from functions.function import Function
 from functions.prioritize import Prioritize
+from functions.retain import Retain, plan
+from functions.retain import Summary as RetainSummary
 from functions.worker import Summary, Worker, WorkerPolicy
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.postgres.log import Log
 from livefeed.adapters.postgres.pool import Pool
+from livefeed.adapters.postgres.retention import Bounds
 from livefeed.cli.environment import command_settings
 from livefeed.cli.running import (
     leave_on_signals,
@@ -26,17 +31,40 @@ from livefeed.cli.running import (
 from livefeed.settings import Settings
 from livefeed.subjects import Lane
 
-FUNCTIONS = ("prioritize", "deliver")
+FUNCTIONS = ("prioritize", "deliver", "retain")
 
 
 @click.command("worker")
 @click.argument("function", type=click.Choice(FUNCTIONS))
-@click.option("--once", is_flag=True, help="Handle what is due, then leave.")
+@click.option("--once", is_flag=True, help="Handle what is due, all of it, then leave.")
 def command(function: str, *, once: bool) -> None:
     """Run one worker of FUNCTION; prints one line of JSON when it leaves."""
     log_to_stderr()
-    summary = run(_work(command_settings(), function, once=once))
+    settings = command_settings()
+    # No messages drive retain: it does its steps, and leaves.
+    work = _retain(settings, once=once) if function == "retain" else None
+    summary = run(work or _work(settings, function, once=once))
     click.echo(summary.line())
+
+
+async def _retain(settings: Settings, *, once: bool) -> RetainSummary:
+    leave = leave_on_signals()
+    async with (
+        nats_connection(settings, "livefeed-retain") as connection,
+        primary_pool(settings, "livefeed-retain") as pool,
+    ):
+        retain = Retain(connection, pool, Bounds())
+        wanted = plan(
+            once=once,
+            every_seconds=settings.retain_seconds,
+            place=random.random(),
+            chance=random.random(),
+        )
+        leaving = asyncio.create_task(_leave(leave, retain.leave), name="leave")
+        try:
+            return await retain.run(wanted)
+        finally:
+            leaving.cancel()
 
 
 async def _work(settings: Settings, name: str, *, once: bool) -> Summary:
@@ -54,16 +82,16 @@ async def _work(settings: Settings, name: str, *, once: bool) -> Summary:
         publisher.start()
         function = _function(name, settings, connection, publisher, pool)
         worker = Worker(function, connection, publisher, policy)
-        leaving = asyncio.create_task(_leave(leave, worker), name="leave")
+        leaving = asyncio.create_task(_leave(leave, lambda: worker.leave("signal")), name="leave")
         try:
             return await worker.run()
         finally:
             leaving.cancel()
 
 
-async def _leave(leave: asyncio.Event, worker: Worker) -> None:
-    await leave.wait()
-    worker.leave("signal")
+async def _leave(asked: asyncio.Event, leave: Callable[[], None]) -> None:
+    await asked.wait()
+    leave()
 
 
 def _function(

@@ -8,7 +8,7 @@ that stands still keeps its own messages and nobody else's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 
 from livefeed.adapters.nats.connection import Connection
 from livefeed.errors import Unavailable
+from livefeed.topology import consumers
 
 REQUEST_SECONDS_MAX = 5.0
 
@@ -40,6 +41,7 @@ class _Config(msgspec.Struct):
 
 
 class _Consumer(msgspec.Struct):
+    name: str
     config: _Config
     ack_floor: _Sequences
 
@@ -55,7 +57,7 @@ _decoder = msgspec.json.Decoder(_Answer)
 
 
 async def handled(connection: Connection, stream: str) -> list[Handled]:
-    """Up to where each consumer of a stream has handled its messages.
+    """Up to where each of our consumers of a stream has handled its messages.
 
     Raises:
         Unavailable: When JetStream does not answer or the stream is missing.
@@ -68,7 +70,13 @@ async def handled(connection: Connection, stream: str) -> list[Handled]:
         found += page
         if not page or len(found) >= answer.total:
             break
-    return [Handled(stream, _filters(one.config), one.ack_floor.stream_seq) for one in found]
+    # Somebody who looks at a stream with a consumer of their own handles nothing.
+    ours = {consumer.name for consumer in consumers() if consumer.stream == stream}
+    return [
+        Handled(stream, _filters(one.config), one.ack_floor.stream_seq)
+        for one in found
+        if one.name in ours
+    ]
 
 
 async def purge(connection: Connection, done: Handled) -> int:
@@ -97,11 +105,11 @@ async def progress(connection: Connection, streams: Iterable[str]) -> int:
 
 
 def _filters(config: _Config) -> tuple[str, ...]:
-    # Without a filter a consumer reads everything; ours all have one.
+    # As the server has them: these are what the floor speaks of.
     return tuple(filter(None, [config.filter_subject, *config.filter_subjects]))
 
 
-async def _ask(connection: Connection, call: str, wanted: dict[str, object]) -> _Answer:
+async def _ask(connection: Connection, call: str, wanted: Mapping[str, object]) -> _Answer:
     payload = json.dumps(wanted).encode()
     try:
         reply = await connection.request(f"$JS.API.{call}", payload, timeout=REQUEST_SECONDS_MAX)

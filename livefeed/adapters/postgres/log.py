@@ -18,9 +18,12 @@ import asyncpg
 from livefeed.adapters.postgres.pool import Connection, Pool
 from livefeed.entry import Entry, EntryKey
 from livefeed.errors import Unavailable, UpdateRefused
+from livefeed.limits import BODY_KEPT_SECONDS
 from livefeed.order import OrderKey
 from livefeed.update import CONTENT_REMOVAL
 
+BODY_ATTEMPTS_MAX: Final = 3
+"""How often a body that was collected at the wrong moment is written again."""
 CHANNEL_IDS_MAX: Final = 100_000
 """Channel ids that a process remembers."""
 
@@ -80,7 +83,20 @@ on conflict (ref) do nothing
 returning ref
 """
 
-_SELECT_BODIES = "select ref, body from feed_body where ref = any($1::bytea[])"
+_KEEP_BODIES = """
+with old as (
+    select ref from feed_body
+    where ref = any($1::bytea[]) and persisted_at < now() - make_interval(secs => $2)
+    order by ref for update
+), kept as (
+    update feed_body body set persisted_at = now() from old where body.ref = old.ref
+    returning body.ref, body.body
+)
+select ref, body from kept
+union all
+select ref, body from feed_body
+where ref = any($1::bytea[]) and persisted_at >= now() - make_interval(secs => $2)
+"""
 
 _INSERT_CHANNELS = """
 insert into feed_channel (name) select name from unnest($1::text[]) as given (name)
@@ -236,16 +252,22 @@ async def _insert_bodies(
 ) -> dict[bytes, bytes]:
     # Sorted, so that two flushes with the same bodies cannot deadlock; before the transaction, so
     # that nobody waits for a channel while bodies are written.
-    refs = sorted({entry.order.ref for entry in entries.values()})
-    given = {ref: bodies[ref].body for ref in refs}
-    inserted = await connection.fetch(_INSERT_BODIES, *_columns([bodies[ref] for ref in refs]))
-    if len(inserted) < len(given):
-        # One update id with two contents counts once, and the first counts: whoever is told of it
-        # live must be told what the log says.
-        held = given.keys() - {row["ref"] for row in inserted}
-        rows = await connection.fetch(_SELECT_BODIES, list(held))
-        given.update((row["ref"], row["body"]) for row in rows)
-    return given
+    missing = sorted({entry.order.ref for entry in entries.values()})
+    stored: dict[bytes, bytes] = {}
+    for _ in range(BODY_ATTEMPTS_MAX):
+        rows = await connection.fetch(_INSERT_BODIES, *_columns([bodies[ref] for ref in missing]))
+        stored.update((row["ref"], bodies[row["ref"]].body) for row in rows)
+        held = [ref for ref in missing if ref not in stored]
+        if held:
+            # One update id with two contents counts once, and the first counts: whoever is told of
+            # it live must be told what the log says. Old ones become young, so that `retain` does
+            # not collect them before this flush has committed its entries.
+            rows = await connection.fetch(_KEEP_BODIES, held, BODY_KEPT_SECONDS)
+            stored.update((row["ref"], row["body"]) for row in rows)
+        missing = [ref for ref in held if ref not in stored]
+        if not missing:
+            return stored
+    raise Unavailable("primary", "bodies vanish as soon as they are written")
 
 
 async def _upsert(

@@ -1,0 +1,175 @@
+"""retain: what was handled leaves the streams, what is beyond its bounds leaves the log.
+
+First the streams, for a full one refuses publishes; then floors; then, now and then, bodies. Every
+step is short and followed by a pause, so that what it costs is spread. One at a time in the fleet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from livefeed.adapters.nats.connection import Connection
+from livefeed.adapters.nats.purge import handled, purge
+from livefeed.adapters.postgres.pool import Pool
+from livefeed.adapters.postgres.retention import Bounds, Retention, only_one
+from livefeed.limits import BODY_COLLECT_SECONDS, RETAIN_BUDGET_SECONDS
+from livefeed.topology import LANE_STREAM, UPDATES
+
+PAUSE_SHARE: Final = 1.0
+"""A pause is as long as the step before it: `retain` takes at most half of one connection."""
+PAUSE_SECONDS_MAX: Final = 0.5
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did; printed as its one line."""
+
+    function: str = "retain"
+    reason: str = "done"
+    purged: int = 0
+    channels: int = 0
+    floors_raised: int = 0
+    entries_deleted: int = 0
+    bodies_deleted: int = 0
+    collected: bool = False
+    """Whether the walk over the bodies came to its end."""
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is to do."""
+
+    first: float
+    """Where the walk over the channels begins, 0..1; it goes once around."""
+    collects: bool
+    trim_seconds_max: float
+
+
+def plan(*, once: bool, every_seconds: float, place: float, chance: float) -> Plan:
+    """Everything to its end when a person asks; else a bounded share, and bodies now and then.
+
+    Args:
+        once: Whether a person asks for all of it.
+        every_seconds: How often the pool starts a run.
+        place: 0..1, random.
+        chance: 0..1, random: runs do not know of each other, so the hour between two collections is
+            a mean.
+    """
+    if once:
+        return Plan(first=0.0, collects=True, trim_seconds_max=float("inf"))
+    return Plan(
+        first=place,
+        collects=chance * BODY_COLLECT_SECONDS < every_seconds,
+        trim_seconds_max=RETAIN_BUDGET_SECONDS,
+    )
+
+
+class Retain:
+    """One run.
+
+    Args:
+        connection: NATS.
+        pool: The primary.
+        bounds: What stays.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        pool: Pool,
+        bounds: Bounds,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.summary = Summary()
+        self._connection = connection
+        self._pool = pool
+        self._bounds = bounds
+        self._clock = clock
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Return from `run` after the step that runs now."""
+        self._leaving.set()
+
+    async def run(self, wanted: Plan) -> Summary:
+        """Do what the plan says, unless another process does it now.
+
+        Raises:
+            Unavailable: NATS or the primary is away; what was done stays done.
+        """
+        began_at = self._clock()
+        async with only_one(self._pool, self._bounds) as retention:
+            if retention is None:
+                self.summary.reason = "another retain runs"
+            else:
+                await self._purge()
+                await self._trim(retention, wanted)
+                if wanted.collects:
+                    await self._collect(retention)
+        if self._leaving.is_set():
+            self.summary.reason = "signal"
+        self.summary.seconds = round(self._clock() - began_at, 3)
+        return self.summary
+
+    async def _purge(self) -> None:
+        # The lanes first: what is handled there makes room for prioritize.
+        for stream in (LANE_STREAM, UPDATES):
+            for done in await handled(self._connection, stream):
+                if self._leaving.is_set():
+                    return
+                self.summary.purged += await purge(self._connection, done)
+
+    async def _trim(self, retention: Retention, wanted: Plan) -> None:
+        """Once around all channels, from where the plan says."""
+        deadline = self._clock() + wanted.trim_seconds_max
+        first = await retention.first_channel(wanted.first)
+        after, around = first, first == 0
+        while not self._leaving.is_set():
+            began_at = self._clock()
+            if began_at >= deadline:
+                self.summary.reason = "out of time"
+                return
+            done = await retention.trim(after)
+            self.summary.channels += done.channels
+            self.summary.floors_raised += done.raised
+            self.summary.entries_deleted += done.entries
+            if done.last_id is None or (around and first and done.last_id >= first):
+                if around:
+                    return
+                after, around = 0, True
+            else:
+                after = done.last_id
+            await self._pause(began_at)
+
+    async def _collect(self, retention: Retention) -> None:
+        began_at = self._clock()
+        # Closed before the session is given back, for its table is in the session.
+        async with aclosing(retention.collect()) as steps:
+            async for gone in steps:
+                self.summary.bodies_deleted += gone
+                if self._leaving.is_set():
+                    return
+                await self._pause(began_at)
+                began_at = self._clock()
+        self.summary.collected = True
+
+    async def _pause(self, began_at: float) -> None:
+        seconds = min(PAUSE_SHARE * (self._clock() - began_at), PAUSE_SECONDS_MAX)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._leaving.wait()
+        except TimeoutError:
+            return
