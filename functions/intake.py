@@ -5,12 +5,13 @@ Pure but for the clock that its caller reads.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from functions.function import Work
-from livefeed.limits import ISOLATE_DELIVERIES, MIB
+from livefeed.limits import AGED_SECONDS, ISOLATE_DELIVERIES, MIB
 from livefeed.subjects import LANES, Lane
 from livefeed.window import LaneWindow
 
@@ -37,6 +38,8 @@ class LaneIntake:
         self._window = LaneWindow(window_seconds)
         self._held: deque[Held] = deque()
         self._bytes = 0
+        self._aged_at = math.inf
+        """When the first of them has waited enough, wherever it stands."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -53,16 +56,14 @@ class LaneIntake:
         """Take a message in hand."""
         self._window.arrived(now)
         self._held.append(Held(work, now, age_seconds))
+        self._aged_at = min(self._aged_at, now + max(0.0, AGED_SECONDS - age_seconds))
         self._bytes += len(work.message.payload)
 
     def due_at(self) -> float | None:
         """When this lane must be handled; None when it is empty."""
         if not self._held:
             return None
-        oldest = self._held[0]
-        return self._window.due_at(
-            oldest_received=oldest.received_at, oldest_age_seconds=oldest.age_seconds
-        )
+        return min(self._aged_at, self._window.due_at(self._held[0].received_at))
 
     def take(self, *, rows_max: int, bytes_max: int) -> list[Held]:
         """The oldest messages, as many as one call may get; one that failed often comes alone."""
@@ -81,12 +82,20 @@ class LaneIntake:
             rows += held.work.rows
             if alone:
                 break
+        self._age()
         return taken
 
     def put_back(self, taken: list[Held]) -> None:
         """Have them in hand again, oldest first."""
         self._held.extendleft(reversed(taken))
+        self._age()
         self._bytes += sum(len(held.work.message.payload) for held in taken)
+
+    def _age(self) -> None:
+        self._aged_at = min(
+            (held.received_at + max(0.0, AGED_SECONDS - held.age_seconds) for held in self._held),
+            default=math.inf,
+        )
 
 
 class Intake:

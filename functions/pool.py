@@ -171,8 +171,8 @@ class Pool:
 
     async def _wanted(self, team: Team, *, hinted: bool) -> int:
         running = len(team.started)
-        if hinted:
-            return max(running, 1)
+        if hinted and running == 0:
+            return 1
         if running >= self._policy.processes_max:
             return running
         try:

@@ -14,12 +14,13 @@ import random
 import resource
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from functions.function import Function, Work
 from functions.intake import Held, Intake
+from functions.life import Summary, WorkerPolicy
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
@@ -40,7 +41,7 @@ from livefeed.limits import (
     WORKER_SETTLE_SECONDS,
 )
 from livefeed.partition import alive, served_by
-from livefeed.subjects import Lane
+from livefeed.subjects import LANES, Lane
 from livefeed.topology import ACK_WAIT_SECONDS, Consumer
 
 logger = logging.getLogger(__name__)
@@ -49,39 +50,10 @@ PULL_MESSAGES: Final = 256
 PULL_BYTES: Final = 2 * MIB
 """More than the largest message, or the server would refuse to send it."""
 TICK_SECONDS: Final = 0.25
+DEAD_LETTER_PAUSE_SECONDS: Final = 2.0
+"""How long no dead letter is tried after one could not be stored."""
 REFUSED_MAX: Final = 100
 """Messages that wait to be dead-lettered; above it nothing more is asked for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPolicy:
-    """When a worker leaves, in seconds."""
-
-    idle_seconds: float
-    life_seconds: float
-    once: bool = False
-    """Leave as soon as nothing is in hand and nothing comes."""
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a worker did; printed as its one line."""
-
-    function: str
-    worker: str
-    reason: str = ""
-    handled: int = 0
-    rows: int = 0
-    calls: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
-    seconds: float = 0.0
-    memory_mib: float = 0.0
-    lanes: dict[str, int] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"))
 
 
 class Worker:
@@ -122,7 +94,11 @@ class Worker:
         self._leave_reason: str | None = None
         self._active_at = self._started_at = clock()
         self._announced_at = self._ticked_at = -ANNOUNCE_SECONDS
-        self._refused: list[tuple[Message, UpdateRefused]] = []
+        self._refused: deque[tuple[Message, UpdateRefused]] = deque()
+        self._in_hand: dict[str, tuple[Lane, Message]] = {}
+        """By stream and sequence, until it is settled: a redelivery meanwhile says nothing new."""
+        self._kept_alive_at: dict[Lane, float] = dict.fromkeys(LANES, self._started_at)
+        self._dead_letters_at = 0.0
 
     def leave(self, reason: str) -> None:
         """Stop taking, finish what is due, settle, return from `run`."""
@@ -135,9 +111,13 @@ class Worker:
         self._connection.subscribe_direct(subject, self._on_announcement)
         self._connection.when_lost(self._on_lost)
         self._connection.when_regained(self._on_regained)
-        while self._leave_reason is None:
-            await self._step()
-        await self._drain()
+        alive = asyncio.create_task(self._keep_alive(), name="keep-alive")
+        try:
+            while self._leave_reason is None:
+                await self._step()
+            await self._drain()
+        finally:
+            alive.cancel()
         self._summarise()
         return self.summary
 
@@ -147,11 +127,12 @@ class Worker:
         if now - self._ticked_at >= TICK_SECONDS:
             await self._tick(now)
         lane = self._intake.due(now)
-        if self._refused:
-            await self._dead_letter_refused()
-        elif lane is not None and self._breaker.allows(now):
+        refused = bool(self._refused) and now >= self._dead_letters_at
+        if refused:
+            await self._dead_letter_one()
+        if lane is not None and self._breaker.allows(now):
             await self._handle(self._take(lane), lane)
-        else:
+        elif not refused:
             await self._rest(now)
 
     def _take(self, lane: Lane) -> list[Held]:
@@ -181,7 +162,6 @@ class Worker:
         await self._assign(now)
         for pull in self._pulls.values():
             pull.ask()
-        self._keep_alive(now)
         self._consider_leaving(now)
         # Other tasks run even when there is always something due.
         await asyncio.sleep(0)
@@ -242,6 +222,9 @@ class Worker:
         now = self._clock()
         self._active_at = now
         self._wake.set()
+        if message.key in self._in_hand:
+            return
+        self._in_hand[message.key] = lane, message
         try:
             if message.deliveries >= DELIVERIES_MAX:
                 detail = f"delivered {message.deliveries} times: it kills its workers"
@@ -249,6 +232,12 @@ class Worker:
             work = self._function.read(message)
         except UpdateRefused as refused:
             self._refused.append((message, refused))
+            return
+        except Exception as error:
+            # Whatever it is, this message does it every time: put it aside with what it did.
+            logger.exception("%s cannot read a message", self.id)
+            detail = f"it cannot be read: {error!r}"
+            self._refused.append((message, UpdateRefused("invalid_update", detail)))
             return
         age_seconds = (self._now() - work.accepted_at) / 1e6
         self._intake.lanes[lane].add(work, now=now, age_seconds=age_seconds)
@@ -264,6 +253,10 @@ class Worker:
             self._breaker.succeeded()
             await self._bisect(taken, lane, refused)
             return
+        except BaseException:
+            # Told to stop in the middle: they are still ours to hand over.
+            self._intake.lanes[lane].put_back(taken)
+            raise
         self._breaker.succeeded()
         self._active_at = self._clock()
         self.summary.calls += 1
@@ -282,13 +275,15 @@ class Worker:
     async def _bisect(self, taken: list[Held], lane: Lane, refused: UpdateRefused) -> None:
         """One of them can never be handled: halve until it is alone."""
         if len(taken) == 1:
-            await self._dead_letter(taken[0].work.message, refused)
+            self._refused.append((taken[0].work.message, refused))
             return
         half = len(taken) // 2
         await self._handle(taken[:half], lane)
         await self._handle(taken[half:], lane)
 
     async def _acknowledge(self, works: list[Work]) -> None:
+        for work in works:
+            self._in_hand.pop(work.message.key, None)
         for work in works[:-1]:
             self._connection.send(work.message.reply, b"+ACK")
         # Acks of one connection are processed in order: the last one's answer speaks for all.
@@ -298,42 +293,52 @@ class Worker:
             # They will be delivered again, and change nothing.
             logger.debug("%s: acknowledgements may be lost", self.id)
 
-    async def _dead_letter_refused(self) -> None:
-        refused, self._refused = self._refused, []
-        for message, error in refused:
-            await self._dead_letter(message, error)
+    async def _dead_letter_one(self) -> None:
+        """Put one message aside; when that fails, hand the others back and wait a while."""
+        message, refused = self._refused.popleft()
+        if not await self._dead_letter(message, refused):
+            self._dead_letters_at = self._clock() + DEAD_LETTER_PAUSE_SECONDS
+            self._return([message, *(waiting for waiting, _ in self._refused)])
+            self._refused.clear()
 
-    async def _dead_letter(self, message: Message, refused: UpdateRefused) -> None:
-        """Put the message aside with its origin; only then take it from the consumer."""
+    async def _dead_letter(self, message: Message, refused: UpdateRefused) -> bool:
+        """Put a message aside with its origin; only then take it from the consumer."""
         reason: DeadLetterReason = refused.reason
-        tokens = message.reply.split(".")
-        stream = tokens[2] if len(tokens) < 11 else tokens[4]
         headers = {
-            "Nats-Msg-Id": f"{stream}:{message.sequence}",
+            "Nats-Msg-Id": message.key,
             "Livefeed-Reason": reason,
             "Livefeed-Error": refused.detail[:512],
             "Livefeed-Subject": message.subject,
-            "Livefeed-Stream": stream,
+            "Livefeed-Stream": message.stream,
             "Livefeed-Sequence": str(message.sequence),
         }
         try:
             await self._publisher.publish(subjects.dead_letters(reason), message.payload, headers)
         except (Unavailable, OutcomeUnknown) as error:
             logger.warning("%s: a dead letter waits for redelivery: %s", self.id, error)
-            return
+            return False
+        self._in_hand.pop(message.key, None)
         self._connection.send(message.reply, b"+TERM " + reason.encode())
         self.summary.dead_lettered += 1
+        return True
 
-    def _keep_alive(self, now: float) -> None:
-        """Tell the server that what waits here long is in good hands."""
-        for lane, intake in self._intake.lanes.items():
-            interval = ACK_WAIT_SECONDS[lane] / 3
-            for held in intake:
-                waited = now - held.received_at
-                if waited < interval - TICK_SECONDS:
-                    break
-                if waited % interval < TICK_SECONDS * 1.5:
-                    self._connection.send(held.work.message.reply, b"+WPI")
+    def _return(self, messages: Iterable[Message]) -> None:
+        """Have messages delivered again, to whoever asks."""
+        for message in messages:
+            self._in_hand.pop(message.key, None)
+            self._connection.send(message.reply, b"-NAK")
+
+    async def _keep_alive(self) -> None:
+        """Tell the server that what is in hand is in good hands, also while a call runs."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._clock()
+            for lane, kept_at in self._kept_alive_at.items():
+                if now - kept_at >= ACK_WAIT_SECONDS[lane] / 3:
+                    self._kept_alive_at[lane] = now
+                    for held_in, message in self._in_hand.values():
+                        if held_in == lane:
+                            self._connection.send(message.reply, b"+WPI")
 
     def _consider_leaving(self, now: float) -> None:
         empty = not self._intake and not self._refused
@@ -362,15 +367,14 @@ class Worker:
             async with asyncio.timeout(WORKER_SETTLE_SECONDS - 1):
                 self._announce(leaving=True)
                 await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
-                await self._dead_letter_refused()
                 for lane, intake in self._intake.lanes.items():
                     while intake and self._breaker.state == "closed":
                         await self._handle(self._take(lane), lane)
+                while self._refused:
+                    await self._dead_letter_one()
         except TimeoutError:
             logger.warning("%s: not everything could be settled in time", self.id)
-        for intake in self._intake.lanes.values():
-            for held in intake:
-                self._connection.send(held.work.message.reply, b"-NAK")
+        self._return([message for _, message in self._in_hand.values()])
 
     def _summarise(self) -> None:
         self.summary.reason = self._leave_reason or ""

@@ -216,6 +216,7 @@ async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) 
     """Read frames until the client is gone or has sent too many bad ones."""
     bad_frames = 0
     while bad_frames < BAD_FRAMES_MAX:
+        await connection.socket.room()
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -61,5 +60,4 @@ def _token_of(request: HTTPConnection) -> str:
 
 
 def _host(request: HTTPConnection) -> str:
-    host = request.headers.get("host", "").lower()
-    return urlsplit(f"//{host}").netloc
+    return request.headers.get("host", "").lower()

@@ -7,17 +7,25 @@ position".
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.connection import Connection
+from gateway.connection import Connection, page_frame
 from gateway.hub import Hub
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.errors import LivefeedError, Unavailable
-from livefeed.limits import GATHERED_CHANNELS_MAX, HEAD_CHECK_FIRST_SECONDS, HEAD_CHECK_SECONDS
+from livefeed.limits import (
+    GATHERED_BYTES_MAX,
+    GATHERED_CHANNELS_MAX,
+    HEAD_CHECK_FIRST_SECONDS,
+    HEAD_CHECK_SECONDS,
+    PAGE_BYTES_MAX,
+)
+from livefeed.position import Position
 from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -27,6 +35,8 @@ GATHER_SECONDS: Final = 0.002
 READS_MAX: Final = 4
 """Reads of the log under way at once."""
 RETRY_SECONDS: Final = 0.5
+CONNECTIONS_A_TURN: Final = 200
+"""Connections that are given a page before others have their turn."""
 
 Place = tuple[str, int]
 """A channel and a position in it."""
@@ -55,7 +65,7 @@ class LogReader:
             return await self._from_primary(places)
         heads = await self.heads([channel for channel, _ in places])
         try:
-            pages = await read_pages(self._replica, places)
+            pages = await read_pages(self._replica, places, bytes_max=_share(places))
         except Unavailable as error:
             logger.warning("catch-up goes to the primary: %s", error)
             return await self._from_primary(places)
@@ -72,9 +82,14 @@ class LogReader:
 
     async def _from_primary(self, places: Sequence[Place]) -> list[Page]:
         self.primary_pages += len(places)
-        pages = await read_pages(self._primary, places)
+        pages = await read_pages(self._primary, places, bytes_max=_share(places))
         self.epoch = pages[0].epoch
         return pages
+
+
+def _share(places: Sequence[Place]) -> int:
+    """Bytes that each of some channels may have of one read."""
+    return min(PAGE_BYTES_MAX, GATHERED_BYTES_MAX // len(places))
 
 
 class CatchUp:
@@ -83,16 +98,20 @@ class CatchUp:
     def __init__(self, reader: LogReader, hub: Hub) -> None:
         self._reader = reader
         self._hub = hub
-        self._wanted: dict[Place, set[Connection]] = {}
+        self._wanted: dict[Place, dict[Connection, Position]] = {}
         self._wake = asyncio.Event()
         self._reads = asyncio.Semaphore(READS_MAX)
+        self._channels_max = GATHERED_CHANNELS_MAX
+        """Halved by each failure: a read that takes too long together may pass in parts."""
         self.failures = 0
 
-    def request(self, connection: Connection, channel: str) -> None:
-        """Have the connection given the next page of a channel."""
-        place = (channel, connection.positions[channel].position)
-        self._wanted.setdefault(place, set()).add(connection)
-        self._wake.set()
+    def request(self, connection: Connection, channel: str, *, later: bool = False) -> None:
+        """Have the connection given the next page of a channel, now or in a moment."""
+        position = connection.positions[channel]
+        if later:
+            self._later(connection, channel, position)
+        else:
+            self._want(connection, channel, position)
 
     async def run(self) -> None:
         """Read for ever."""
@@ -104,14 +123,19 @@ class CatchUp:
                 batch = self._gather()
                 tasks.create_task(self._read(batch), name="catch-up")
 
-    def _gather(self) -> dict[Place, set[Connection]]:
-        places = list(self._wanted)[:GATHERED_CHANNELS_MAX]
+    def _want(self, connection: Connection, channel: str, position: Position) -> None:
+        if connection.positions.get(channel) is position:
+            self._wanted.setdefault((channel, position.position), {})[connection] = position
+            self._wake.set()
+
+    def _gather(self) -> dict[Place, dict[Connection, Position]]:
+        places = list(self._wanted)[: self._channels_max]
         batch = {place: self._wanted.pop(place) for place in places}
         if not self._wanted:
             self._wake.clear()
         return batch
 
-    async def _read(self, batch: dict[Place, set[Connection]]) -> None:
+    async def _read(self, batch: dict[Place, dict[Connection, Position]]) -> None:
         try:
             # Whatever is committed after this moment is pushed; whatever was before it is read.
             await self._hub.settle()
@@ -121,30 +145,39 @@ class CatchUp:
             return
         finally:
             self._reads.release()
-        for ((_, position), connections), page in zip(batch.items(), pages, strict=True):
-            for connection in connections:
-                try:
-                    connection.page(page, after=position)
-                except Exception:
-                    # One connection's trouble must not become the others'.
-                    logger.exception("a page could not be given to a connection")
-                    connection.socket.close(CloseCode.UNAVAILABLE, "come back")
+        self._channels_max = min(GATHERED_CHANNELS_MAX, self._channels_max * 2)
+        for ((_, after), asked), page in zip(batch.items(), pages, strict=True):
+            frame = functools.cache(functools.partial(page_frame, page, after))
+            for number, (connection, position) in enumerate(asked.items(), 1):
+                _give(connection, page, position, after, frame)
+                if number % CONNECTIONS_A_TURN == 0:
+                    await asyncio.sleep(0)
 
-    def _failed(self, batch: dict[Place, set[Connection]], error: Exception) -> None:
+    def _failed(self, batch: dict[Place, dict[Connection, Position]], error: Exception) -> None:
         self.failures += 1
+        self._channels_max = max(1, len(batch) // 2)
         if isinstance(error, LivefeedError):
             logger.warning("a catch-up waits: %s", error)
         else:
             logger.error("a catch-up read failed", exc_info=error)
-        wait = RETRY_SECONDS * (0.5 + random.random())
-        asyncio.get_running_loop().call_later(wait, self._again, batch)
+        for (channel, _), asked in batch.items():
+            for connection, position in asked.items():
+                self._later(connection, channel, position)
 
-    def _again(self, batch: dict[Place, set[Connection]]) -> None:
-        for (channel, position), connections in batch.items():
-            for connection in connections:
-                place = connection.positions.get(channel)
-                if place is not None and place.position == position and place.catching_up:
-                    self.request(connection, channel)
+    def _later(self, connection: Connection, channel: str, position: Position) -> None:
+        wait = RETRY_SECONDS * (0.5 + random.random())
+        asyncio.get_running_loop().call_later(wait, self._want, connection, channel, position)
+
+
+def _give(
+    connection: Connection, page: Page, position: Position, after: int, frame: Callable[[], str]
+) -> None:
+    try:
+        connection.page(page, position, after=after, frame=frame)
+    except Exception:
+        # One connection's trouble must not become the others'.
+        logger.exception("a page could not be given to a connection")
+        connection.socket.close(CloseCode.UNAVAILABLE, "come back")
 
 
 class HeadCheck:
@@ -187,7 +220,7 @@ class HeadCheck:
                 spread = 0.95 + random.random() / 10
                 self._due[connection] = now + HEAD_CHECK_SECONDS * spread
         marks = {connection: connection.marks() for connection in connections}
-        channels = {channel for places in marks.values() for channel in places}
+        channels = {channel for one in marks.values() for channel in one.places}
         if not channels:
             return
         try:
@@ -196,4 +229,8 @@ class HeadCheck:
             logger.warning("a head check waits: %s", error)
             return
         for connection in connections:
-            connection.head(found, marks[connection])
+            try:
+                connection.head(found, marks[connection])
+            except Exception:
+                logger.exception("a head check failed for a connection")
+                connection.socket.close(CloseCode.UNAVAILABLE, "come back")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.socket import Socket
 from livefeed import protocol
@@ -16,9 +16,9 @@ from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page
 from livefeed.channel import channels_of, client_name, feed_of
 from livefeed.cursor import Cursor, client_epoch, resolve
-from livefeed.errors import CursorRefused
+from livefeed.errors import Refused
 from livefeed.identity import is_feed
-from livefeed.limits import CONNECTION_FEEDS_MAX
+from livefeed.limits import CONNECTION_FEEDS_MAX, PAGES_OUTSTANDING_MAX
 from livefeed.messages import LiveChannel, public_update
 from livefeed.position import Position, Verdict
 
@@ -26,8 +26,8 @@ from livefeed.position import Position, Verdict
 class CatchUps(Protocol):
     """What a connection asks when it is behind."""
 
-    def request(self, connection: Connection, channel: str) -> None:
-        """Have `connection.page` called with the next page of a channel."""
+    def request(self, connection: Connection, channel: str, *, later: bool = False) -> None:
+        """Have `connection.page` called with the next page of a channel, now or in a moment."""
         ...
 
 
@@ -41,6 +41,21 @@ class Subscriptions(Protocol):
     def unfollow(self, connection: Connection, feed: str) -> None:
         """Give it no more of them."""
         ...
+
+
+class Place(NamedTuple):
+    """Where a connection was in a channel."""
+
+    position: Position
+    reached: int
+    target: int
+
+
+class Marks(NamedTuple):
+    """Where a connection was in all of them."""
+
+    epoch: str
+    places: dict[str, Place]
 
 
 @dataclass(slots=True)
@@ -70,8 +85,10 @@ class Connection:
         self.positions: dict[str, Position] = {}
         self._floors: dict[str, int] = {}
         self._feeds: dict[str, Followed] = {}
-        self._behind: set[str] = set()
-        """Channels whose next page waits for room in the outbox."""
+        self._behind: dict[str, None] = {}
+        """Channels whose next page waits for its turn, or for room in the outbox."""
+        self._asked: set[str] = set()
+        """Channels whose next page was asked for."""
         self._catch_ups = catch_ups
         self._subscriptions = subscriptions
 
@@ -92,23 +109,32 @@ class Connection:
             epoch=client_epoch(self.epoch, self.principal.user_id),
         )
         self._send(frame)
-        self.subscribe(feeds, None)
+        try:
+            self.subscribe(feeds, None)
+        except Refused as refused:
+            self.error(refused.code, refused.detail)
 
     def subscribe(self, feeds: Iterable[str], cursor: protocol.CursorField | None) -> None:
-        """Follow feeds from a cursor, or from the beginning."""
-        try:
-            positions, stale = self._positions(cursor)
-        except CursorRefused as refused:
-            self.error(refused.code, refused.detail)
-            return
+        """Follow feeds from a cursor, or from the beginning; those that may be followed.
+
+        Raises:
+            Refused: For the cursor, or for the first feed that may not be followed.
+        """
+        positions, stale = self._positions(cursor)
+        faults: list[tuple[str, str]] = []
         for feed in dict.fromkeys(feeds):
             fault = self._may_follow(feed)
             if fault is not None:
-                self.error(fault, f"{feed[:64]}: {protocol.ERRORS[fault]}")
+                faults.append((fault, feed))
             elif feed not in self._feeds:
                 if stale:
                     self._send(self._reset_frame([feed], "epoch_changed"))
                 self._follow(feed, positions)
+        if faults:
+            # One answer, however many: a frame must not cost more than it says.
+            code, feed = faults[0]
+            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+            raise Refused(code, f"{feed[:64]}: {protocol.ERRORS[code]}{more}")
 
     def unsubscribe(self, feeds: Iterable[str]) -> None:
         """Follow these feeds no more."""
@@ -118,15 +144,17 @@ class Connection:
                 for channel in channels_of(self.principal.user_id, feed):
                     self.positions.pop(channel, None)
                     self._floors.pop(channel, None)
-                    self._behind.discard(channel)
+                    self._behind.pop(channel, None)
+                    self._asked.discard(channel)
 
     def refresh(self, principal: Principal) -> None:
         """Go on with a new token of the same user; what it does not allow is followed no more."""
         self.principal = principal
         forbidden = [feed for feed in self._feeds if not principal.may_follow(feed)]
         self.unsubscribe(forbidden)
-        for feed in forbidden:
-            self.error("feed_forbidden", f"{feed}: {protocol.ERRORS['feed_forbidden']}")
+        if forbidden:
+            names = ", ".join(forbidden)[:200]
+            self.error("feed_forbidden", f"{names}: {protocol.ERRORS['feed_forbidden']}")
 
     def live(self, epoch: str, batch: LiveChannel, frame: Callable[[], str]) -> None:
         """Take a live batch of a channel; `frame` makes its frame, once for all connections."""
@@ -145,58 +173,75 @@ class Connection:
         elif verdict is Verdict.CATCH_UP:
             self._ask(batch.channel)
 
-    def marks(self) -> dict[str, int]:
-        """Where it is in each channel now."""
-        return {channel: position.position for channel, position in self.positions.items()}
+    def marks(self) -> Marks:
+        """Where it is now."""
+        places = {
+            channel: Place(position, position.position, position.target)
+            for channel, position in self.positions.items()
+        }
+        return Marks(self.epoch, places)
 
-    def head(self, now: Heads, marks: Mapping[str, int]) -> None:
+    def head(self, now: Heads, marks: Marks) -> None:
         """Compare with the heads of the log: the last push may have been lost.
 
         Args:
             now: The heads.
             marks: Where the connection was before they were read: it may be further by now.
         """
+        if marks.epoch != self.epoch:
+            return  # The answer is about another log than the one that is followed by now.
         if now.epoch != self.epoch:
             self.reset(now.epoch)
             return
-        for channel, position in list(self.positions.items()):
-            if channel not in marks:
-                continue
-            if position.catching_up:
-                position.behind(now.heads[channel])
-            elif marks[channel] > now.heads[channel]:
+        for channel, place in marks.places.items():
+            position, head = place.position, now.heads[channel]
+            if self.positions.get(channel) is not position:
+                continue  # Unsubscribed or begun again meanwhile.
+            if max(place.reached, place.target) > head:
                 self._restart(channel, "position_ahead")
-            elif position.behind(now.heads[channel]):
+            elif position.behind(head):
                 self._ask(channel)
-            elif now.floors[channel] > self._floors.get(channel, 0):
+            elif not position.catching_up and now.floors[channel] > self._floors.get(channel, 0):
                 # Nothing new, but something is gone: the page says so.
                 position.begin()
                 self._ask(channel)
 
-    def page(self, page: Page, *, after: int) -> None:
-        """Take a page of the log that was read after a position."""
-        position = self.positions.get(page.channel)
-        if position is None or position.position != after:
-            return  # Unsubscribed or reset meanwhile; a new request is under way.
+    def page(self, page: Page, asked: Position, *, after: int, frame: Callable[[], str]) -> None:
+        """Take a page of the log.
+
+        Args:
+            page: The page.
+            asked: The position that it was asked for.
+            after: Where that was at the time.
+            frame: Makes its frame, once for all connections.
+        """
+        if self.positions.get(page.channel) is not asked or asked.position != after:
+            return  # Unsubscribed or begun again meanwhile; a new request is under way.
+        self._asked.discard(page.channel)
         if page.epoch != self.epoch:
             self.reset(page.epoch)
-            return
-        if after > page.head:
+        elif after > page.head:
             self._restart(page.channel, "position_ahead")
-            return
+        else:
+            self._take(page, asked, after, frame)
+        self._go_on()
+
+    def _take(self, page: Page, position: Position, after: int, frame: Callable[[], str]) -> None:
         if page.updates or page.end > after or page.floor > self._floors.get(page.channel, 0):
             self._floors[page.channel] = page.floor
-            self._send(_page_frame(page, after))
+            self.socket.send(frame())
         if position.page(page.end, more=page.more):
             self._announce(feed_of(page.channel))
-        else:
+        elif page.end > after:
             self._ask(page.channel)
+        else:
+            # The log is not yet where a push said that it is: asking at once would spin.
+            self._asked.add(page.channel)
+            self._catch_ups.request(self, page.channel, later=True)
 
     def has_room(self) -> None:
         """The outbox has room again: go on with what waited for it."""
-        behind, self._behind = self._behind, set()
-        for channel in behind:
-            self._ask(channel)
+        self._go_on()
 
     def reset(self, epoch: str) -> None:
         """The log is another one: have the client drop its state, and start again from 0."""
@@ -227,6 +272,8 @@ class Connection:
         position = Position(start)
         position.begin()
         self.positions[channel] = position
+        # What was asked for before is no answer for this one.
+        self._asked.discard(channel)
         self._ask(channel)
 
     def _restart(self, channel: str, reason: str) -> None:
@@ -239,10 +286,16 @@ class Connection:
             self._begin(name, 0)
 
     def _ask(self, channel: str) -> None:
-        if self.socket.has_room:
+        self._behind[channel] = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Ask for pages, as many as may be under way while there is room."""
+        while self._behind and len(self._asked) < PAGES_OUTSTANDING_MAX and self.socket.has_room:
+            channel = next(iter(self._behind))
+            del self._behind[channel]
+            self._asked.add(channel)
             self._catch_ups.request(self, channel)
-        else:
-            self._behind.add(channel)
 
     def _announce(self, feed: str) -> None:
         followed = self._feeds[feed]
@@ -301,9 +354,10 @@ def live_frame(batch: LiveChannel) -> str:
     return frame.decode()
 
 
-def _page_frame(page: Page, after: int) -> bytes:
+def page_frame(page: Page, after: int) -> str:
+    """The frame of a page: the same for every connection that asked from there."""
     name = client_name(page.channel)
-    return protocol.feed_updates(
+    frame = protocol.feed_updates(
         batch_id=f"{name}:{after}-{page.end}",
         timestamp=timestamp(),
         updates=[
@@ -315,3 +369,4 @@ def _page_frame(page: Page, after: int) -> bytes:
         replay=True,
         more=page.more,
     )
+    return frame.decode()

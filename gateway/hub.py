@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -24,8 +25,10 @@ class Hub:
         self._subscriptions: dict[str, DirectSubscription] = {}
         self._followers: dict[str, dict[Connection, int]] = {}
         """By subject: connections, and for how many feeds each."""
-        self.fresh = False
-        """Whether a subscription was sent that the server may not know of yet."""
+        self._sent = 0
+        self._settled = 0
+        """Subscriptions that were sent, and how many of them the server knows."""
+        self._settling = asyncio.Lock()
         self.batches = 0
         self.foreign = 0
         """Messages on our subjects that are no live batches."""
@@ -41,7 +44,7 @@ class Hub:
             group[connection] = group.get(connection, 0) + 1
             if subject not in self._subscriptions:
                 self._subscriptions[subject] = self._nats.subscribe_direct(subject, self._on_live)
-                self.fresh = True
+                self._sent += 1
 
     def unfollow(self, connection: Connection, feed: str) -> None:
         """Give it no more of them."""
@@ -56,9 +59,12 @@ class Hub:
 
     async def settle(self) -> None:
         """Return when the server knows every subscription: later commits are pushed here."""
-        if self.fresh:
-            self.fresh = False
-            await self._nats.flush(2)
+        wanted = self._sent
+        async with self._settling:
+            if self._settled < wanted:
+                sent = self._sent
+                await self._nats.flush(2)
+                self._settled = sent
 
     def _on_live(self, subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
         try:

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from livefeed.limits import OUTBOX_BYTES_MAX
+from livefeed.limits import OUTBOX_BYTES_LIMIT, OUTBOX_BYTES_MAX
 from livefeed.protocol import CloseCode
 
 
 class Socket:
     """Sends frames in order; never waits, never grows beyond its bound.
 
-    Above the bound `has_room` is false: the connection stops sending and remembers that it is
-    behind.
+    Above the bound `has_room` is false until half of it was written: the connection stops sending
+    and remembers that it is behind. Whoever makes it send more all the same is closed.
     """
 
     def __init__(self, websocket: WebSocket, *, on_room: Callable[[], None]) -> None:
@@ -24,6 +24,9 @@ class Socket:
         self._on_room = on_room
         self._outbox: deque[str] = deque()
         self._bytes = 0
+        self._full = False
+        self._room = asyncio.Event()
+        self._room.set()
         self._wake = asyncio.Event()
         self._close: tuple[int, str] | None = None
         self.closed = False
@@ -31,14 +34,24 @@ class Socket:
     @property
     def has_room(self) -> bool:
         """Whether more may be sent now."""
-        return self._bytes < OUTBOX_BYTES_MAX and not self.closed
+        return not self._full and not self.closed
+
+    async def room(self) -> None:
+        """Return when there is room: who does not read what we answer is not listened to."""
+        await self._room.wait()
 
     def send(self, frame: str) -> None:
         """Put a frame into the outbox."""
         if self.closed or self._close is not None:
             return
         self._outbox.append(frame)
-        self._bytes += len(frame)
+        self._bytes += _size(frame)
+        if self._bytes >= OUTBOX_BYTES_MAX:
+            self._full = True
+            self._room.clear()
+        if self._bytes >= OUTBOX_BYTES_LIMIT:
+            self._outbox.clear()
+            self.close(CloseCode.TOO_SLOW, "come back")
         self._wake.set()
 
     def close(self, code: CloseCode, reason: str) -> None:
@@ -60,16 +73,19 @@ class Socket:
         finally:
             self.closed = True
             self._outbox.clear()
-            self._bytes = 0
+            self._room.set()
 
     async def _write_outbox(self) -> None:
-        was_full = not self.has_room
         while self._outbox:
             frame = self._outbox.popleft()
             await self._websocket.send_text(frame)
-            self._bytes -= len(frame)
-            if was_full and self._bytes < OUTBOX_BYTES_MAX // 2:
-                was_full = False
+            self._bytes -= _size(frame)
+            if self._full and self._bytes < OUTBOX_BYTES_MAX // 2:
+                self._full = False
+                self._room.set()
                 self._on_room()
-        if was_full:
-            self._on_room()
+
+
+def _size(frame: str) -> int:
+    """Bytes of a frame on the wire; most are ASCII, which a string knows of itself."""
+    return len(frame) if frame.isascii() else len(frame.encode())

@@ -21,6 +21,8 @@ UPDATE_ITEMS_MAX: Final = 100
 """Most items in one update's `content`."""
 ITEM_BYTES_MAX: Final = 64 * KIB
 """Largest JSON of one item's content."""
+ITEM_DEPTH_MAX: Final = 64
+"""How deeply one item's content may be nested."""
 ID_CHARACTERS_MAX: Final = 128
 """Longest user id, content id and update id."""
 FUTURE_SECONDS_MAX: Final = 300
@@ -59,6 +61,9 @@ RETAIN_ROWS_MAX: Final = 2_000
 """Rows that one statement of `retain` deletes or marks: a writer never waits for more."""
 BODY_AGE_SECONDS_MIN: Final = 3_600
 """A younger body is not collected: a flush writes its bodies before the entries that need them."""
+TRIM_SETTLED_SECONDS: Final = 3_600
+"""A younger entry stays, however many came after it: an older update of its item may still be on
+its way, and would come back from the dead."""
 BODY_KEPT_SECONDS: Final = 1_800
 """A flush that uses an older body again makes it young first; half of the age above, so that a
 flush which has just not done so has as long to commit its entries."""
@@ -80,6 +85,12 @@ CONNECTION_FEEDS_MAX: Final = 64
 """Most feeds of one connection."""
 OUTBOX_BYTES_MAX: Final = 1 * MIB
 """Bytes waiting for one connection; above it the connection only remembers that it is behind."""
+OUTBOX_BYTES_LIMIT: Final = 16 * MIB
+"""Bytes waiting for one connection above which it is closed with "come back"."""
+PAGES_OUTSTANDING_MAX: Final = 4
+"""Pages of the log that one connection may wait for at once."""
+GATHERED_BYTES_MAX: Final = 16 * MIB
+"""Most bytes of one gathered read: its channels share them."""
 HEAD_CHECK_SECONDS: Final = 15.0
 """How often a connection's positions are compared with the heads, spread over connections."""
 HEAD_CHECK_FIRST_SECONDS: Final = 1.0
@@ -106,5 +117,6 @@ ANNOUNCED_SECONDS_MAX: Final = 3.0
 """A worker that was silent for longer has no partitions."""
 ISOLATE_DELIVERIES: Final = 5
 """From this delivery on a message is handled alone."""
-DELIVERIES_MAX: Final = 25
-"""From this delivery on a message is dead-lettered unread: it kills its workers."""
+DELIVERIES_MAX: Final = 100
+"""From this delivery on a message is dead-lettered unread: it kills its workers. An outage makes
+deliveries too, one for each worker's life, so this is hours of it."""

@@ -21,6 +21,7 @@ from livefeed.limits import (
     FUTURE_SECONDS_MAX,
     ID_CHARACTERS_MAX,
     ITEM_BYTES_MAX,
+    ITEM_DEPTH_MAX,
     UPDATE_BYTES_MAX,
     UPDATE_ITEMS_MAX,
 )
@@ -198,6 +199,9 @@ def _item(body: bytes) -> Item:
     fields = _any_decoder.decode(body)
     if not isinstance(fields, dict):
         raise _invalid("an item of content is not an object")
+    if body.count(b"[") + body.count(b"{") > ITEM_DEPTH_MAX and _depth(fields) > ITEM_DEPTH_MAX:
+        # Each reader on the way has a limit of its own; nothing may pass one and fail the next.
+        raise _invalid(f"an item is nested more than {ITEM_DEPTH_MAX} deep")
     identifier, rank = fields.get("id"), fields.get("rank")
     if not isinstance(identifier, str) or not is_id(identifier):
         raise _invalid(
@@ -208,6 +212,18 @@ def _item(body: bytes) -> Item:
     if isinstance(rank, bool) or not isinstance(rank, (int, float)) or abs(rank) > 1e300:
         raise _invalid("content.rank must be a number")
     return Item(identifier, float(rank), body)
+
+
+def _depth(value: Any) -> int:
+    """How deeply a value is nested; without recursion, which has a limit itself."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        below = [one for one in level if isinstance(one, (dict, list))]
+        level = [
+            child for one in below for child in (one.values() if isinstance(one, dict) else one)
+        ]
+    return depth - 1
 
 
 def _check_names(update: FeedUpdate) -> None:

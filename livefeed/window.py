@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from livefeed.limits import AGED_SECONDS
 from livefeed.subjects import Lane
 
 QUIET_ARRIVALS_MAX: Final = 32
@@ -34,18 +33,16 @@ class LaneWindow:
         """Count one arrival."""
         self._arrivals.append(now)
 
-    def due_at(self, *, oldest_received: float, oldest_age_seconds: float) -> float:
-        """When what waits must be flushed.
+    def due_at(self, oldest_received: float) -> float:
+        """When what waits must be flushed; whoever holds it sees to the age of each.
 
         Args:
             oldest_received: When the oldest waiting message came to this worker.
-            oldest_age_seconds: How long ago, at that moment, JetStream had accepted its update.
         """
         if self._seconds == 0.0:
             return oldest_received
-        aged_at = oldest_received + max(0.0, AGED_SECONDS - oldest_age_seconds)
         gather = QUIET_GATHER_SECONDS if self._is_quiet(oldest_received) else self._seconds
-        return min(oldest_received + gather, aged_at)
+        return oldest_received + gather
 
     def _is_quiet(self, now: float) -> bool:
         arrivals = self._arrivals

@@ -11,10 +11,11 @@ import click
 
 from functions.deliver import Deliver
 from functions.function import Function
+from functions.life import Summary, WorkerPolicy
 from functions.prioritize import Prioritize
 from functions.retain import Retain, plan
 from functions.retain import Summary as RetainSummary
-from functions.worker import Summary, Worker, WorkerPolicy
+from functions.worker import Worker
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.postgres.log import Log

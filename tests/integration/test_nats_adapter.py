@@ -579,6 +579,20 @@ async def test_three_nodes_keep_what_they_accepted(nats_cluster: list[NatsServer
         await worker.stop()
 
 
+async def test_the_lag_is_what_waits_and_what_is_in_hands(
+    connection: Connection, publisher: Publisher
+) -> None:
+    """A message counts until it is acknowledged, for its own consumer, and for no other."""
+    await publisher.publish_batch(numbered(7))
+    worker = Worker(connection, batch=5, looks=False)
+    worker.acknowledges = worker.open = False
+    await until(lambda: in_hands(connection, 5), what="five are in hands")
+    lag = await consumer_lag(connection, LANE_STREAM)
+    assert {name: count for name, count in lag.items() if count} == {CONSUMER.name: 7}
+    assert len(lag) == 48
+    await worker.stop()
+
+
 async def test_without_jetstream_it_is_unavailable(
     own: Connection, own_servers: OwnServers
 ) -> None:

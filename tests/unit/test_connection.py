@@ -4,21 +4,25 @@ The log is a model, the client is the real one's state, the frames are real. Not
 connects.
 """
 
+import functools
 import json
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from livefeed_client import FeedState
 from msgspec import Raw
 
-from gateway.connection import Connection, live_frame
+from gateway.connection import Connection, live_frame, page_frame
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page, StoredUpdate
 from livefeed.cursor import client_epoch
+from livefeed.errors import Refused
 from livefeed.messages import LiveChannel, public_update
+from livefeed.position import Position
 from livefeed.protocol import CursorField, Subscribe, decode_frame
 
 USER = "alice"
@@ -82,7 +86,7 @@ class World:
         self.choices = choices
         self.epoch = "epoch1"
         self.logs = {name: ModelLog(name) for name in CHANNELS}
-        self.requests: list[tuple[str, int]] = []
+        self.requests: list[tuple[str, int, Position]] = []
         self.full = False
         self.client = FeedState()
         self.resets = 0
@@ -92,10 +96,11 @@ class World:
 
     # What a connection needs of its surroundings.
 
-    def request(self, connection: Connection, channel: str) -> None:
+    def request(self, connection: Connection, channel: str, *, later: bool = False) -> None:
         """Have a page sent some time."""
         if connection is self.connection:
-            self.requests.append((channel, connection.positions[channel].position))
+            position = connection.positions[channel]
+            self.requests.append((channel, position.position, position))
 
     def follow(self, _connection: Connection, _feed: str) -> None:
         """Nothing to do: pushes are offered by hand."""
@@ -150,9 +155,24 @@ class World:
     def answer(self) -> None:
         """One waiting request gets its page."""
         if self.requests:
-            channel, position = self.requests.pop(self.choices.randrange(len(self.requests)))
-            page = self.logs[channel].page(position, self.epoch, self.choices.randint(1, 3))
-            self.connection.page(page, after=position)
+            number = self.choices.randrange(len(self.requests))
+            channel, after, asked = self.requests.pop(number)
+            page = self.logs[channel].page(after, self.epoch, self.choices.randint(1, 3))
+            self.give(page, asked, after)
+
+    def give(self, page: Page, asked: Position, after: int) -> None:
+        """A page comes."""
+        frame = functools.partial(page_frame, page, after)
+        self.connection.page(page, asked, after=after, frame=frame)
+
+    def resubscribe(self) -> None:
+        """The client leaves the feed and comes back to it, from the beginning."""
+        self.seen.clear()
+        self.connection.unsubscribe(["home"])
+        self.client = FeedState()
+        epoch = client_epoch(self.connection.epoch, USER)
+        self.client.apply({"type": "connection_established", "epoch": epoch})
+        self.connection.subscribe(["home"], None)
 
     def trim(self) -> None:
         """A floor is raised."""
@@ -205,7 +225,7 @@ class World:
 
 
 ACTIONS = ("write",) * 8 + ("answer", "answer_all") * 3
-ACTIONS += ("trim", "fill", "connect", "check_heads", "restore")
+ACTIONS += ("trim", "fill", "connect", "check_heads", "restore", "resubscribe")
 
 
 @settings(max_examples=400)
@@ -241,7 +261,8 @@ def test_a_batch_of_another_epoch_resets_at_once() -> None:
     world.connection.live("epoch2", batch, lambda: live_frame(batch))
     assert world.client.cursor is not None
     assert world.client.cursor.epoch.startswith("epoch2.")
-    assert sorted(world.requests) == [("topic:home", 0), ("user:alice/home", 0)]
+    asked = sorted(request[:2] for request in world.requests)
+    assert asked == [("topic:home", 0), ("user:alice/home", 0)]
 
 
 def test_a_catch_up_goes_on_until_it_reached_what_was_pushed_meanwhile() -> None:
@@ -253,9 +274,10 @@ def test_a_catch_up_goes_on_until_it_reached_what_was_pushed_meanwhile() -> None
     early = log.page(0, "epoch1", 9)
     batch = log.write("c", 0)
     world.connection.live("epoch1", batch, lambda: live_frame(batch))
+    ((_, _, asked),) = world.requests
     world.requests.clear()
-    world.connection.page(early, after=0)
-    assert world.requests == [("topic:home", 2)]
+    world.give(early, asked, 0)
+    assert [request[:2] for request in world.requests] == [("topic:home", 2)]
 
 
 def test_a_cursor_ahead_of_the_log_starts_again() -> None:
@@ -266,18 +288,19 @@ def test_a_cursor_ahead_of_the_log_starts_again() -> None:
     world.connection.subscribe(["home"], CursorField(epoch, {"me/home": 99}))
     (request,) = [one for one in world.requests if one[1] == 99]
     page = world.logs[request[0]].page(99, "epoch1", 9)
-    world.connection.page(page, after=99)
+    world.give(page, request[2], 99)
     assert world.frames[-1]["type"] == "reset"
     assert world.frames[-1]["reason"] == "position_ahead"
-    assert ("user:alice/home", 0) in world.requests
+    assert ("user:alice/home", 0) in [request[:2] for request in world.requests]
 
 
 def test_another_users_cursor_subscribes_nothing() -> None:
     """It gets an error, and not one update."""
     world = quiet_world()
     epoch = client_epoch("epoch1", "bob")
-    world.connection.subscribe(["work"], CursorField(epoch, {"me/work": 1}))
-    assert world.frames[-1]["code"] == "cursor_foreign"
+    with pytest.raises(Refused) as refused:
+        world.connection.subscribe(["work"], CursorField(epoch, {"me/work": 1}))
+    assert refused.value.code == "cursor_foreign"
     assert world.connection.feeds == ["home"]
 
 

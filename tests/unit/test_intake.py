@@ -47,6 +47,16 @@ def test_an_update_that_came_old_is_due_early() -> None:
     assert intake.next_due_at() == 2.0
 
 
+def test_an_old_update_is_due_wherever_it_stands() -> None:
+    """One that comes old behind fresh ones does not wait for their window."""
+    intake = Intake(WINDOWS)  # type: ignore[arg-type]
+    fill(intake, "low")
+    intake.lanes["low"].add(work(), now=1.0, age_seconds=44.0)
+    assert intake.next_due_at() == 1.0
+    intake.lanes["low"].take(rows_max=1000, bytes_max=10_000)
+    assert intake.next_due_at() is None
+
+
 def test_one_call_gets_a_bounded_number_of_rows() -> None:
     """At least one message, and no more rows than asked."""
     intake = Intake(WINDOWS)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livefeed.limits import AGED_SECONDS
 from livefeed.window import QUIET_ARRIVALS_MAX, QUIET_GATHER_SECONDS, LaneWindow
 
 
@@ -17,39 +16,35 @@ def busy(window_seconds: float, now: float) -> LaneWindow:
 
 def test_high_is_due_at_once() -> None:
     """A lane without a window never waits."""
-    assert busy(0.0, 10.0).due_at(oldest_received=10.0, oldest_age_seconds=0.0) == 10.0
+    assert busy(0.0, 10.0).due_at(10.0) == 10.0
 
 
 def test_a_quiet_lane_gathers_only_a_moment() -> None:
     """A lane with few arrivals in its window is flushed almost at once."""
     window = LaneWindow(5.0)
     window.arrived(10.0)
-    due_at = window.due_at(oldest_received=10.0, oldest_age_seconds=0.0)
+    due_at = window.due_at(10.0)
     assert due_at == 10.0 + QUIET_GATHER_SECONDS
 
 
 def test_a_busy_lane_gathers_for_its_window() -> None:
     """A lane with many arrivals in its window waits the whole window."""
-    assert busy(5.0, 10.0).due_at(oldest_received=10.0, oldest_age_seconds=0.0) == 15.0
+    assert busy(5.0, 10.0).due_at(10.0) == 15.0
 
 
 def test_a_lane_becomes_quiet_again() -> None:
     """Arrivals older than the window do not count."""
-    due_at = busy(5.0, 10.0).due_at(oldest_received=16.0, oldest_age_seconds=0.0)
+    due_at = busy(5.0, 10.0).due_at(16.0)
     assert due_at == 16.0 + QUIET_GATHER_SECONDS
 
 
-@given(
-    window_seconds=st.floats(0, 15),
-    age=st.floats(0, 60),
-    received=st.floats(0, 1000),
-    arrivals=st.integers(0, 100),
-)
-def test_nothing_waits_beyond_its_window_or_age(window_seconds, age, received, arrivals) -> None:
-    """An update waits at most its lane's window, and is due when it is 20 seconds old."""
+@given(window_seconds=st.floats(0, 15), received=st.floats(0, 1000), arrivals=st.integers(0, 100))
+def test_nothing_waits_beyond_its_window(
+    window_seconds: float, received: float, arrivals: int
+) -> None:
+    """An update waits at most its lane's window."""
     window = LaneWindow(window_seconds)
     for _ in range(arrivals):
         window.arrived(received)
-    due_at = window.due_at(oldest_received=received, oldest_age_seconds=age)
+    due_at = window.due_at(received)
     assert received <= due_at <= received + max(window_seconds, QUIET_GATHER_SECONDS)
-    assert due_at + age - received <= max(AGED_SECONDS, age) + 1e-9

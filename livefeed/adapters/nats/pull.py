@@ -27,7 +27,8 @@ class Message:
     __slots__ = ("_tokens", "headers", "payload", "reply", "subject")
 
     def __init__(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        self.subject = subject.decode()
+        # NATS takes any bytes in a subject.
+        self.subject = subject.decode(errors="replace")
         self.reply = reply.decode()
         self.headers = headers
         self.payload = payload
@@ -35,6 +36,16 @@ class Message:
         # or with <domain>.<account> before the stream and one token more at the end.
         tokens = reply.split(b".")
         self._tokens = tokens if len(tokens) < 11 else tokens[2:]
+
+    @property
+    def key(self) -> str:
+        """What is the same each time it is delivered."""
+        return f"{self.stream}:{self.sequence}"
+
+    @property
+    def stream(self) -> str:
+        """The stream that it is in."""
+        return self._tokens[2].decode()
 
     @property
     def deliveries(self) -> int:

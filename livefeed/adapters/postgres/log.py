@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from livefeed.adapters.postgres.pool import Connection, Pool
+from livefeed.adapters.postgres.pool import DATA_ERRORS, Connection, Pool
 from livefeed.entry import Entry, EntryKey
 from livefeed.errors import Unavailable, UpdateRefused
 from livefeed.limits import BODY_KEPT_SECONDS
@@ -26,9 +26,6 @@ BODY_ATTEMPTS_MAX: Final = 3
 """How often a body that was collected at the wrong moment is written again."""
 CHANNEL_IDS_MAX: Final = 100_000
 """Channel ids that a process remembers."""
-
-DATA_ERRORS: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-"""Errors of the data itself: the same flush will fail for ever."""
 
 
 class Body(NamedTuple):

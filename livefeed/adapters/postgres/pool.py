@@ -14,25 +14,16 @@ from livefeed.errors import Unavailable
 CONNECT_SECONDS_MAX: Final = 3.0
 LOCK_SECONDS_MAX: Final = 2.0
 
+DATA_ERRORS: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""Errors of the data itself: the same statement will fail for ever."""
 UNAVAILABLE: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.UndefinedTableError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
+    asyncpg.PostgresError,
 )
-"""Errors that say nothing about the data: the same call may succeed later."""
+"""Every other error: the same call may succeed later, when the server or its schema is mended."""
 
 Connection = asyncpg.pool.PoolConnectionProxy
 OnConnect = Callable[[asyncpg.Connection], Coroutine[Any, Any, None]]
@@ -101,6 +92,8 @@ class Pool:
                     # A connection that was cut between two states is good for nothing any more.
                     connection.terminate()
                     raise
+        except DATA_ERRORS:
+            raise
         except UNAVAILABLE as error:
             detail = f"{type(error).__name__}: {error}".rstrip(": ")
             if isinstance(error, asyncpg.UndefinedTableError):

@@ -21,6 +21,7 @@ from livefeed.limits import (
     RETAIN_ROWS_MAX,
     TRIM_CHANNELS_MAX,
     TRIM_OLD_ENTRIES_MAX,
+    TRIM_SETTLED_SECONDS,
 )
 
 RETAIN_LOCK: Final = 0x72657461  # "reta": one retain at a time in the fleet.
@@ -32,6 +33,7 @@ class Bounds:
 
     items_max: int = CHANNEL_ITEMS_MAX
     age_seconds_max: float = CHANNEL_AGE_SECONDS_MAX
+    settled_seconds: float = TRIM_SETTLED_SECONDS
     body_age_seconds_min: float = BODY_AGE_SECONDS_MIN
     channels_max: int = TRIM_CHANNELS_MAX
     old_entries_max: int = TRIM_OLD_ENTRIES_MAX
@@ -63,13 +65,24 @@ with step as (
         where channel_id = channel.id order by entry.seq limit 1
     ) as oldest on true
 )
-select id, first <= floor as leftover, greatest(by_count.seq, by_age.seq) as target
+select id, first <= floor as leftover, greatest(by_settled.seq, by_age.seq) as target
 from step
 left join lateral (
     select entry.seq from feed_entry entry
     where step.seq - step.floor > $3 and channel_id = step.id and facet = 0
     order by entry.seq desc offset $3 limit 1
 ) as by_count on true
+left join lateral (
+    select max(entry.seq) filter (where younger = 0) as seq from (
+        select slice.seq, count(*) filter (
+            where persisted_at >= now() - make_interval(secs => $6)
+        ) over (order by slice.seq) as younger
+        from (
+            select entry.seq, entry.ref from feed_entry entry
+            where channel_id = step.id and entry.seq <= by_count.seq order by entry.seq limit $5
+        ) as slice left join feed_body using (ref)
+    ) as entry
+) as by_settled on true
 left join lateral (
     select max(entry.seq) filter (where younger = 0) as seq from (
         select slice.seq, count(*) filter (
@@ -161,6 +174,7 @@ class Retention:
             bounds.items_max,
             bounds.age_seconds_max,
             bounds.old_entries_max,
+            bounds.settled_seconds,
         )
         targets = {row["id"]: row["target"] for row in looked if row["target"] is not None}
         fallen = {row["id"] for row in looked if row["leftover"]}
