@@ -217,13 +217,12 @@ def _item(body: bytes) -> Item:
 def _depth(value: Any) -> int:
     """How deeply a value is nested; without recursion, which has a limit itself."""
     depth, level = 0, [value]
-    while level:
+    while below := [one for one in level if isinstance(one, (dict, list))]:
         depth += 1
-        below = [one for one in level if isinstance(one, (dict, list))]
         level = [
             child for one in below for child in (one.values() if isinstance(one, dict) else one)
         ]
-    return depth - 1
+    return depth
 
 
 def _check_names(update: FeedUpdate) -> None:

@@ -1,0 +1,114 @@
+"""Clients that do not read, or ask for more than they read: nothing grows, nothing is missed."""
+
+import asyncio
+import json
+from typing import Any
+
+import psutil
+from websockets.asyncio.client import connect
+
+from tests.servers import Stack, until, update
+
+MIB = 1024 * 1024
+
+
+def bare(stack: Stack, user: str) -> connect:
+    """A connection that reads only when it is asked to."""
+    headers = {"Authorization": f"Bearer {stack.token(user)}"}
+    url = stack.url.replace("http", "ws", 1) + "/v1/ws"
+    return connect(url, additional_headers=headers, max_queue=1, compression=None)
+
+
+async def test_a_reader_that_pauses_gets_everything(stack: Stack) -> None:
+    """It stops reading while it catches up, reads on, and ends with the log."""
+    await stack.start_gateway()
+    await stack.start_pool()
+    content = [{"id": f"p{number}", "x": "x" * 60_000} for number in range(8)]
+    for part in range(15):
+        items = [{**one, "id": f"{one['id']}-{part}"} for one in content]
+        await stack.publish([update(content=items)])
+    await stack.settled()
+    async with bare(stack, "alice") as socket:
+        await socket.recv()
+        await socket.send(json.dumps({"type": "subscribe", "feeds": ["home"]}))
+        # What the kernel does not take has to wait in the gateway.
+        await asyncio.sleep(1.5)
+        seen = set()
+        async with asyncio.timeout(20):
+            while True:
+                frame: dict[str, Any] = json.loads(await socket.recv())
+                seen |= {one["content"]["id"] for one in frame.get("updates", ())}
+                if frame["type"] == "caught_up":
+                    break
+    assert len(seen) == 120
+
+
+async def test_who_does_not_read_answers_is_not_listened_to(stack: Stack) -> None:
+    """A flood of frames that each get an answer leaves the gateway's memory flat."""
+    gateway = await stack.start_gateway()
+    other = stack.follow("bob")
+    await other.caught_up()
+    process = psutil.Process(gateway.pid)
+    before = process.memory_info().rss
+    names = [f"f-{number:060d}" for number in range(128)]
+    token = stack.token("alice", feeds=["other"])
+    url = stack.url.replace("http", "ws", 1) + "/v1/ws"
+    frame = json.dumps({"type": "subscribe", "feeds": names})
+    async with connect(
+        url, additional_headers={"Authorization": f"Bearer {token}"}, max_queue=1, compression=None
+    ) as socket:
+
+        async def flood() -> None:
+            for _ in range(3000):
+                await socket.send(frame)
+
+        await asyncio.wait([asyncio.create_task(flood())], timeout=3)
+    assert process.memory_info().rss - before < 30 * MIB
+    assert other.error is None
+
+
+async def test_many_feeds_far_behind_fill_no_memory(stack: Stack) -> None:
+    """A reader of many feeds that never reads holds a few pages in the gateway, not all of them."""
+    gateway = await stack.start_gateway()
+    await stack.start_pool()
+    feeds = [f"f{number}" for number in range(16)]
+    for feed in feeds:
+        content = [{"id": f"p{number}", "x": "x" * 60_000} for number in range(8)]
+        await stack.publish([update(feed=feed, content=content) for _ in range(2)])
+        more = [{"id": f"q{number}", "x": "x" * 60_000} for number in range(8)]
+        await stack.publish([update(feed=feed, content=more)])
+    await stack.settled()
+    process = psutil.Process(gateway.pid)
+    before = process.memory_info().rss
+    sockets = []
+    for _ in range(5):
+        socket = await bare(stack, "alice")
+        await socket.send(json.dumps({"type": "subscribe", "feeds": feeds}))
+        sockets.append(socket)
+    # Long enough for every page to come, were all of them asked for.
+    await asyncio.sleep(2)
+    grown = process.memory_info().rss - before
+    for socket in sockets:
+        socket.transport.abort()
+    assert grown < 60 * MIB, f"{grown / MIB:.0f} MiB"
+
+
+async def test_a_reader_that_is_gone_is_forgotten(stack: Stack) -> None:
+    """Connections that break off leave nothing behind."""
+    gateway = await stack.start_gateway()
+    for _ in range(20):
+        socket = await bare(stack, "alice")
+        socket.transport.abort()
+    status = f"{gateway.ops_url}/healthz"
+
+    async def none_left() -> bool:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", int(status.split(":")[2].split("/", maxsplit=1)[0])
+        )
+        writer.write(b"GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n")
+        body = (await reader.read()).partition(b"\r\n\r\n")[2]
+        writer.close()
+        await writer.wait_closed()
+        return json.loads(body)["connections"] == 0
+
+    await until(none_left, seconds=10, what="no connection is left")
