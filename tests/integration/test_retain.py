@@ -69,7 +69,12 @@ async def test_floors_are_those_of_the_model_while_writers_write(
 ) -> None:
     """Writers and clients never notice: at the end everybody has what the model keeps."""
     bounds = Bounds(
-        items_max=5, age_seconds_max=DAY, channels_max=3, rows_max=50, old_entries_max=9
+        items_max=5,
+        settled_seconds=0,
+        age_seconds_max=DAY,
+        channels_max=3,
+        rows_max=50,
+        old_entries_max=9,
     )
     names = [f"user:u{number}/home" for number in range(10)]
     clients = {name: Client(name) for name in names}
@@ -108,7 +113,7 @@ async def test_age_alone_and_count_alone(connection: Connection, pool: Pool) -> 
     assert (await stand(pool))[HOME] == (0, {1, 2, 3, 4, 5, 6, 7})
     await Retain(connection, pool, Bounds(age_seconds_max=DAY)).run(EVERYTHING)
     assert (await stand(pool))[HOME] == (2, {3, 4, 5, 6, 7})
-    done = await Retain(connection, pool, Bounds(items_max=3)).run(EVERYTHING)
+    done = await Retain(connection, pool, Bounds(items_max=3, settled_seconds=0)).run(EVERYTHING)
     assert (await stand(pool))[HOME] == (3, {4, 5, 6, 7})
     assert (done.channels, done.floors_raised, done.entries_deleted) == (1, 1, 1)
 
@@ -141,12 +146,14 @@ async def test_it_never_waits_for_a_writer(connection: Connection, pool: Pool) -
             other,
         )
         began_at = time.monotonic()
-        done = await Retain(connection, pool, Bounds(items_max=2)).run(EVERYTHING)
+        done = await Retain(connection, pool, Bounds(items_max=2, settled_seconds=0)).run(
+            EVERYTHING
+        )
         assert time.monotonic() - began_at < 1.5, "it waited"
         assert (done.floors_raised, done.entries_deleted, done.bodies_deleted) == (1, 1, 1)
         floors = {name: floor for name, (floor, _) in (await stand(pool)).items()}
         assert floors == {held: 0, other: 2}
-    done = await Retain(connection, pool, Bounds(items_max=2)).run(EVERYTHING)
+    done = await Retain(connection, pool, Bounds(items_max=2, settled_seconds=0)).run(EVERYTHING)
     assert (done.floors_raised, done.entries_deleted, done.bodies_deleted) == (1, 3, 1)
 
 

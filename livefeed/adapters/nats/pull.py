@@ -103,6 +103,8 @@ class Pull:
         self._clock = clock
         self._inbox = connection.new_inbox()
         self._subscription: DirectSubscription | None = None
+        self._number = 0
+        """Of the last request; what the server says of an earlier one is old news."""
         self._outstanding = 0
         self._overdue_at = 0.0
         self.fault: str | None = None
@@ -110,7 +112,7 @@ class Pull:
 
     def start(self) -> None:
         """Subscribe the inbox and ask for the first messages."""
-        self._subscription = self._connection.subscribe_direct(self._inbox, self._receive)
+        self._subscription = self._connection.subscribe_direct(f"{self._inbox}.*", self._receive)
         self.ask()
 
     def ask(self) -> None:
@@ -120,7 +122,9 @@ class Pull:
             return
         if not self._wanted():
             return
-        if self._connection.send(self._subject, self._request, reply=self._inbox):
+        reply = f"{self._inbox}.{self._number + 1}"
+        if self._connection.send(self._subject, self._request, reply=reply):
+            self._number += 1
             self._outstanding = self._batch
             self._overdue_at = now + REQUEST_SECONDS + OVERDUE_SECONDS
 
@@ -139,7 +143,7 @@ class Pull:
             self._outstanding -= 1
             self.fault = None
             self._on_message(Message(subject, reply, headers, payload))
-        else:
+        elif subject.rpartition(b".")[2] == b"%d" % self._number:
             self._status(headers)
         if self._outstanding <= 0:
             self.ask()
@@ -150,7 +154,8 @@ class Pull:
             return
         self._outstanding = 0
         # 404 and 408 end a request in peace, and so does 409 when its bytes are used up.
-        if status == b"503" or (status == b"409" and "MaxBytes" not in text):
+        peaceful = "MaxBytes" in text or "Batch Completed" in text
+        if status == b"503" or (status == b"409" and not peaceful):
             self.fault = text
             # Asking again at once would spin; the caller's next look asks.
             self._outstanding = 1
