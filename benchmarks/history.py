@@ -186,8 +186,12 @@ class Run:
         """It was late, and that is all."""
 
     async def _follow_with_cuts(self, feed: LiveFeed) -> None:
-        for _ in range(self._cuts):
-            await asyncio.sleep(self._random.uniform(0, 2 * self._seconds / self._cuts))
+        # All of them before the last update is published: afterwards nobody waits for a cut.
+        moments = sorted(self._random.uniform(0, 0.95 * self._seconds) for _ in range(self._cuts))
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        for moment in moments:
+            await asyncio.sleep(max(0.0, began_at + moment - loop.time()))
             await feed.drop_connection()
             self.outcome.cuts += 1
 
