@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from livefeed.adapters import http
 from livefeed.adapters.process import Child, Launch
 from livefeed.errors import LivefeedError, Unavailable
 from livefeed.scaling import start_delay_seconds
@@ -140,14 +141,10 @@ class Supervisor:
 async def http_answers_ok(host: str, port: int, target: str) -> bool:
     """Whether a server on this host answers a GET with 200, now."""
     try:
-        async with asyncio.timeout(2):
-            reader, writer = await asyncio.open_connection(host, port)
-            writer.write(f"GET {target} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-            status = await reader.readline()
-            writer.close()
-            return status.split(b" ", 2)[1:2] == [b"200"]
-    except (OSError, TimeoutError):
+        answer = await http.get(f"http://{host}:{port}{target}", seconds_max=2)
+    except Unavailable:
         return False
+    return answer.status == 200
 
 
 def our_command(*arguments: str) -> list[str]:
