@@ -98,6 +98,22 @@ HEAD_CHECK_FIRST_SECONDS: Final = 1.0
 TOKEN_BYTES_MAX: Final = 8 * KIB
 """Longest token, checked before it is decoded."""
 
+# What prioritize asks about recipients.
+PRESENCE_REPORT_SECONDS: Final = 1.0
+"""How long a gateway gathers who came, left or looked away before it reports them."""
+PRESENCE_SEEN_SECONDS: Final = 10.0
+"""How often a gateway says that it is still there."""
+PRESENCE_SEEN_SECONDS_MAX: Final = 30.0
+"""What a gateway reported counts no more when it was silent for longer."""
+CONTEXT_SECONDS: Final = 5.0
+"""How long a worker believes what it has read about a recipient."""
+CONTEXTS_MAX: Final = 100_000
+"""Recipients that a worker remembers."""
+FOLLOWERS_PAGE_MAX: Final = 5_000
+"""Followers of an actor that one message is expanded to; a continuation does the rest."""
+FOLLOW_ENDED_SECONDS_MAX: Final = 30 * 86_400
+"""How long an ended follow is kept: as long as the log may hold what it brought."""
+
 # Workers.
 WORKER_IDLE_SECONDS: Final = 20.0
 """A worker without work leaves after this."""

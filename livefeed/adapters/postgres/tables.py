@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
     DateTime,
@@ -39,6 +40,11 @@ feed_channel = Table(
     Column("name", Text, nullable=False, unique=True, comment="user:<id>/<feed> or topic:<feed>"),
     Column("seq", BigInteger, nullable=False, server_default=text("0"), comment="the head"),
     Column("floor", BigInteger, nullable=False, server_default=text("0")),
+    Column(
+        "forgotten_at",
+        DateTime(timezone=True),
+        comment="when the newest of what fell below the floor had been persisted",
+    ),
 )
 
 feed_entry = Table(
@@ -70,4 +76,42 @@ feed_body = Table(
     Column("accepted_at", DateTime(timezone=True), nullable=False),
     Column("persisted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("trace", Text, comment="the publisher's traceparent"),
+)
+
+feed_follow = Table(
+    "feed_follow",
+    metadata,
+    Column("actor", Text, nullable=False, comment="who is followed"),
+    Column("follower", Text(collation="C"), nullable=False, comment="the user id of who follows"),
+    Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("ended", DateTime(timezone=True), comment="removals still reach an ended follow"),
+    PrimaryKeyConstraint("actor", "follower"),
+)
+
+feed_mute = Table(
+    "feed_mute",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("feed", Text, nullable=False),
+    PrimaryKeyConstraint("user_id", "feed"),
+)
+
+# Unlogged: after a crash of the server both are empty, and every gateway reports again.
+feed_gateway = Table(
+    "feed_gateway",
+    metadata,
+    Column("gateway", Text, primary_key=True, comment="a gateway process's id"),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    prefixes=["UNLOGGED"],
+)
+
+feed_presence = Table(
+    "feed_presence",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("gateway", Text, nullable=False, comment="counts while feed_gateway has seen it lately"),
+    Column("feeds", ARRAY(Text), nullable=False, comment="on the screen of a visible device"),
+    PrimaryKeyConstraint("user_id", "gateway"),
+    Index("feed_presence_gateway", "gateway"),
+    prefixes=["UNLOGGED"],
 )

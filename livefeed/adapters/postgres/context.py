@@ -1,0 +1,65 @@
+"""The read side of what prioritize asks about recipients: presence and mutes, followers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from livefeed.adapters.postgres.pool import Pool
+from livefeed.context import RecipientContext
+from livefeed.limits import FOLLOWERS_PAGE_MAX, PRESENCE_SEEN_SECONDS_MAX
+
+_CONTEXTS = """
+with alive as materialized (
+    select array_agg(gateway) as gateways from feed_gateway
+    where seen_at > now() - make_interval(secs => $3)
+)
+select present.online, coalesce(present.on_screen, false) as on_screen, exists (
+    select from feed_mute mute where mute.user_id = given.user_id and mute.feed = given.feed
+) as muted
+from unnest($1::text[], $2::text[]) with ordinality as given (user_id, feed, number)
+cross join alive
+cross join lateral (
+    select count(*) > 0 as online, bool_or(given.feed = any(presence.feeds)) as on_screen
+    from feed_presence presence
+    where presence.user_id = given.user_id and presence.gateway = any(alive.gateways)
+) as present
+order by given.number
+"""
+
+_FOLLOWERS = """
+select follower from feed_follow
+where actor = $1 and follower > $2 and (ended is null or $4)
+order by follower limit $3
+"""
+
+
+async def read_contexts(
+    pool: Pool, recipients: Sequence[tuple[str, str]]
+) -> list[RecipientContext]:
+    """What is known about each `(user, feed)`, in the order asked, in one query.
+
+    Raises:
+        Unavailable: The primary is away, or its schema is missing.
+    """
+    users, feeds = [user for user, _ in recipients], [feed for _, feed in recipients]
+    rows = await pool.fetch(_CONTEXTS, users, feeds, PRESENCE_SEEN_SECONDS_MAX)
+    return [RecipientContext(*row) for row in rows]
+
+
+async def read_followers(
+    pool: Pool, actor: str, *, after: str, ended: bool, limit: int = FOLLOWERS_PAGE_MAX
+) -> list[str]:
+    """The next followers of an actor in the order of their ids; fewer than `limit` are the last.
+
+    Args:
+        pool: The primary.
+        actor: Who is followed.
+        after: The last one of the page before; empty for the first page.
+        ended: Also those who follow no more: removals are for them too.
+        limit: The most of one page.
+
+    Raises:
+        Unavailable: The primary is away, or its schema is missing.
+    """
+    rows = await pool.fetch(_FOLLOWERS, actor, after, limit, ended)
+    return [row["follower"] for row in rows]
