@@ -6,7 +6,7 @@ it says may be lost: the log is the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ from livefeed.channel import feed_of, owner_of
 from livefeed.entry import Entry, EntryKey, coalesce
 from livefeed.limits import FLUSH_BYTES_MAX, FLUSH_ROWS_MAX
 from livefeed.messages import (
+    LaneGroup,
     LaneMessage,
     LaneUpdate,
     LiveChannel,
@@ -44,6 +45,14 @@ class Portion(NamedTuple):
 
     entries: dict[EntryKey, Entry]
     bodies: dict[bytes, Body]
+
+
+class Plan(NamedTuple):
+    """What a call of the function does."""
+
+    portions: list[Portion]
+    pushed: frozenset[str]
+    """The channels whose devices are told."""
 
 
 class Deliver:
@@ -76,18 +85,25 @@ class Deliver:
     async def handle(self, works: Sequence[Work]) -> None:
         """Persist what all of them say, then tell the gateways."""
         messages = [work.content for work in works if isinstance(work.content, LaneMessage)]
-        for portion in plan(messages):
+        portions, pushed = plan(messages)
+        for portion in portions:
             flushed = await self._log.persist(portion.entries, portion.bodies)
             traces = {ref: body.trace for ref, body in portion.bodies.items()}
-            for subject, live, context in live_messages(flushed, traces):
+            for subject, live, context in live_messages(flushed, traces, pushed):
                 headers = {trace.HEADER: context} if context else None
                 self._connection.send(subject, encode_live_message(live), headers=headers)
 
 
-def plan(messages: Iterable[LaneMessage]) -> list[Portion]:
+def plan(messages: Sequence[LaneMessage]) -> Plan:
     """Coalesce, and split into portions that each fit a flush."""
+    groups = [group for message in messages for group in message.groups]
+    pushed = frozenset(chain.from_iterable(group.channels for group in groups if group.push))
+    return Plan(_portions(groups), pushed)
+
+
+def _portions(groups: Iterable[LaneGroup]) -> list[Portion]:
     bodies: dict[bytes, Body] = {}
-    entries = coalesce(_entries(messages, bodies))
+    entries = coalesce(_entries(groups, bodies))
     portions = [Portion({}, {})]
     size = 0
     # Channel by channel, so that few are in two portions; older entries first, as within one.
@@ -106,11 +122,13 @@ def plan(messages: Iterable[LaneMessage]) -> list[Portion]:
 
 
 def live_messages(
-    flushed: Flushed, traces: Mapping[bytes, str | None]
+    flushed: Flushed, traces: Mapping[bytes, str | None], pushed: Container[str]
 ) -> list[tuple[str, LiveMessage, str | None]]:
-    """For each user or topic that a flush touched: the subject, what to say there, its trace."""
+    """For each user or topic that is to be told: the subject, what to say there, its trace."""
     owners: dict[str, list[ChannelChange]] = {}
     for change in flushed.changes:
+        if change.channel not in pushed:
+            continue
         owners.setdefault(owner_of(change.channel), []).append(change)
     return [
         (
@@ -123,15 +141,14 @@ def live_messages(
 
 
 def _entries(
-    messages: Iterable[LaneMessage], bodies: dict[bytes, Body]
+    groups: Iterable[LaneGroup], bodies: dict[bytes, Body]
 ) -> Iterable[tuple[EntryKey, Entry]]:
-    for message in messages:
-        for group in message.groups:
-            for update in group.updates:
-                entry = update.entry()
-                bodies.setdefault(entry.order.ref, _body(update, entry.order.ref))
-                for channel in group.channels:
-                    yield EntryKey(channel, update.item, update.facet), entry
+    for group in groups:
+        for update in group.updates:
+            entry = update.entry()
+            bodies.setdefault(entry.order.ref, _body(update, entry.order.ref))
+            for channel in group.channels:
+                yield EntryKey(channel, update.item, update.facet), entry
 
 
 def _body(update: LaneUpdate, ref: bytes) -> Body:

@@ -50,6 +50,8 @@ class LaneGroup(Struct, frozen=True, array_like=True):
 
     channels: Annotated[list[str], Meta(min_length=1, max_length=LANE_MESSAGE_CHANNELS_MAX)]
     updates: Annotated[list[LaneUpdate], Meta(min_length=1)]
+    push: bool = True
+    """Whether connected devices are told."""
 
     @property
     def rows(self) -> int:

@@ -91,6 +91,16 @@ class Settings(BaseSettings):
     window_low_seconds: float = Field(
         15.0, ge=0, le=20, description="How long a busy low lane gathers."
     )
+    lane_function: str = Field(
+        "livefeed.priority:lane_of",
+        description="`package.module:function` that says how soon a recipient gets an update and "
+        "whether devices are told, with the signature of the default.",
+    )
+    audience_resolver: str | None = Field(
+        None,
+        description="`package.module:function` (async) that names the followers of an actor page "
+        "by page; without it they are those of the table `feed_follow`.",
+    )
     worker_processes_max: int = Field(
         1, ge=1, le=64, description="Most workers of each function that this pool runs."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -90,6 +90,12 @@ class FeedUpdate(Struct, frozen=True, rename="camel", forbid_unknown_fields=True
     metadata: Metadata | None = None
 
 
+class Followers(NamedTuple):
+    """An audience that is read page by page while the update is prioritized."""
+
+    actor: str
+
+
 class Item(Struct, frozen=True):
     """One item of an update: its id, its place if given, and its own bytes."""
 
@@ -140,20 +146,16 @@ def facet_of(kind: int) -> int:
     return ENGAGEMENT_FACET if kind == ENGAGEMENT_UPDATE else CONTENT_FACET
 
 
-def recipients(update: FeedUpdate) -> list[str] | None:
-    """The users an update names, each once; None when it is for everyone on the feed.
-
-    Raises:
-        UpdateRefused: For an audience that this server cannot resolve.
-    """
+def recipients(update: FeedUpdate) -> list[str] | Followers | None:
+    """The users an update names, each once, or whose followers; None for everyone on the feed."""
     if update.user_id is not None:
         return [update.user_id]
     assert update.audience is not None  # checked by parse_update
     if update.audience.users is not UNSET:
         return list(dict.fromkeys(update.audience.users))
-    if update.audience.feed is True:
-        return None
-    raise UpdateRefused("unsupported_audience", "audience.followers cannot be resolved here")
+    if update.audience.followers is not UNSET:
+        return Followers(update.audience.followers)
+    return None
 
 
 def update_schema() -> dict[str, Any]:

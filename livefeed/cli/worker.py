@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import click
 
+from functions.audience import AudiencePage, AudienceResolver, ContextCache
 from functions.deliver import Deliver
 from functions.function import Function
 from functions.life import Summary, WorkerPolicy
@@ -18,10 +19,12 @@ from functions.retain import Summary as RetainSummary
 from functions.worker import Worker
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
+from livefeed.adapters.postgres.context import read_contexts, read_followers
 from livefeed.adapters.postgres.log import Log
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.retention import Bounds
 from livefeed.cli.environment import command_settings
+from livefeed.cli.plugins import load_function
 from livefeed.cli.running import (
     leave_on_signals,
     log_to_stderr,
@@ -29,6 +32,7 @@ from livefeed.cli.running import (
     primary_pool,
     run,
 )
+from livefeed.priority import LaneFunction
 from livefeed.settings import Settings
 from livefeed.subjects import Lane
 
@@ -99,10 +103,36 @@ def _function(
     name: str, settings: Settings, connection: Connection, publisher: Publisher, pool: Pool
 ) -> Function:
     if name == "prioritize":
-        return Prioritize(publisher, now_microseconds=lambda: time.time_ns() // 1000)
+        return _prioritize(settings, publisher, pool)
     windows: dict[Lane, float] = {
         "high": 0.0,
         "medium": settings.window_medium_seconds,
         "low": settings.window_low_seconds,
     }
     return Deliver(Log(pool), connection, windows=windows)
+
+
+def _prioritize(settings: Settings, publisher: Publisher, pool: Pool) -> Prioritize:
+    lane_of: LaneFunction = load_function(settings.lane_function, "LIVEFEED_LANE_FUNCTION")
+    contexts = ContextCache(
+        lambda recipients: read_contexts(pool, recipients),
+        clock=time.monotonic,
+        jitter=random.random,
+    )
+    return Prioritize(
+        publisher, contexts=contexts, resolver=_resolver(settings, pool), lane_of=lane_of
+    )
+
+
+def _resolver(settings: Settings, pool: Pool) -> AudienceResolver:
+    if settings.audience_resolver is not None:
+        path = settings.audience_resolver
+        resolver: AudienceResolver = load_function(path, "LIVEFEED_AUDIENCE_RESOLVER")
+        return resolver
+
+    async def followers(page: AudiencePage) -> list[str]:
+        return await read_followers(
+            pool, page.actor, after=page.after, ended=page.removal, limit=page.limit
+        )
+
+    return followers

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.prioritize import plan, read_update
+from functions.lane_plan import Contexts, Page, plan
+from functions.reading import Reading, read_update
 from livefeed.channel import owner_of
+from livefeed.context import RecipientContext
 from livefeed.limits import (
     LANE_MESSAGE_BYTES_MAX,
     LANE_MESSAGE_CHANNELS_MAX,
@@ -16,25 +18,33 @@ from livefeed.limits import (
 )
 from livefeed.messages import decode_lane_message
 from livefeed.partition import partition_of
-from livefeed.update import parse_update
+from livefeed.priority import lane_of
+from livefeed.update import Followers, parse_update
 
 NOW = 1_800_000_000_000_000
 
 
-def planned(update: dict[str, Any], *, age_seconds: float = 0.0, subject: str = "") -> list[Any]:
-    """`(lane, partition, message)` of each lane message that an update becomes."""
-    parsed, items = parse_update(json.dumps(update).encode(), now_microseconds=NOW)
-    accepted_at = NOW - int(age_seconds * 1e6)
-    reading = read_update(
+def reading_of(payload: bytes, *, subject: str = "") -> Reading:
+    """An update as prioritize reads it."""
+    parsed, items = parse_update(payload, now_microseconds=NOW)
+    return read_update(
         parsed,
         items,
         subject=subject or "feed.updates.medium.tests",
-        accepted_at=accepted_at,
+        accepted_at=NOW,
         traceparent=None,
     )
+
+
+def planned(
+    update: dict[str, Any], *, contexts: Contexts | None = None, subject: str = ""
+) -> list[Any]:
+    """`(lane, partition, message)` of each lane message that an update becomes."""
+    reading = reading_of(json.dumps(update).encode(), subject=subject)
+    assert not isinstance(reading.audience, Followers)
     return [
         (*subject.split(".")[2:], decode_lane_message(payload))
-        for subject, payload, _ in plan([reading], now_microseconds=NOW)
+        for subject, payload, _ in plan([Page(reading, reading.audience)], contexts or {}, lane_of)
     ]
 
 
@@ -51,32 +61,33 @@ def an_update(**changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("priority", "kind", "age_seconds", "lane"),
-    [
-        ("high", "new_content", 0, "high"),
-        ("medium", "new_content", 0, "medium"),
-        ("low", "content_update", 0, "low"),
-        ("low", "content_removal", 0, "high"),
-        ("high", "engagement_update", 0, "high"),
-        ("medium", "engagement_update", 0, "low"),
-        ("low", "new_content", 21, "high"),
-        ("low", "engagement_update", 21, "high"),
-    ],
-)
-def test_the_lane_of_a_personal_update(
-    priority: str, kind: str, age_seconds: float, lane: str
-) -> None:
-    """The published priority, but removals hurry, and counters wait unless they are urgent."""
-    update = an_update(priority=priority, updateType=kind)
-    assert [found for found, _, _ in planned(update, age_seconds=age_seconds)] == [lane]
-
-
 @pytest.mark.parametrize("kind", ["new_content", "content_removal", "engagement_update"])
 def test_the_lane_of_a_topic_is_the_published_priority(kind: str) -> None:
     """There is no one recipient to decide for."""
     update = an_update(userId=None, audience={"feed": True}, priority="low", updateType=kind)
     assert [found for found, _, _ in planned(update)] == ["low"]
+
+
+def test_each_recipient_has_a_lane_of_their_own() -> None:
+    """One update, three users: who is there, who is not, and who has muted the feed."""
+    users = ["here", "away", "muted"]
+    contexts = {
+        ("here", "home"): RecipientContext(online=True, on_screen=True, muted=False),
+        ("away", "home"): RecipientContext(online=False, on_screen=False, muted=False),
+        ("muted", "home"): RecipientContext(online=True, on_screen=True, muted=True),
+    }
+    update = an_update(userId=None, audience={"users": users}, priority="medium")
+    found = {
+        name: (lane, group.push)
+        for lane, _, message in planned(update, contexts=contexts)
+        for group in message.groups
+        for name in group.channels
+    }
+    assert found == {
+        "user:here/home": ("medium", True),
+        "user:away/home": ("low", True),
+        "user:muted/home": ("low", False),
+    }
 
 
 def test_without_a_priority_the_subject_decides() -> None:
@@ -115,9 +126,10 @@ def test_the_largest_item_fits_a_message() -> None:
         audience={"users": [f"{number:0128d}" for number in range(1000)]},
         content={"id": "p", "text": "x" * 60_000},
     )
-    parsed, items = parse_update(json.dumps(update).encode(), now_microseconds=NOW)
-    reading = read_update(parsed, items, subject="", accepted_at=NOW, traceparent=None)
-    sizes = [len(payload) for _, payload, _ in plan([reading], now_microseconds=NOW)]
+    reading = reading_of(json.dumps(update).encode())
+    assert isinstance(reading.audience, list)
+    page = Page(reading, reading.audience)
+    sizes = [len(payload) for _, payload, _ in plan([page], {}, lane_of)]
     assert max(sizes) <= LANE_MESSAGE_BYTES_MAX
 
 
@@ -132,6 +144,5 @@ def test_the_audience_is_not_in_what_clients_read() -> None:
 def test_the_content_is_the_publishers_own_bytes() -> None:
     """Numbers keep their form: nothing is read and written again on the way."""
     raw = json.dumps(an_update()).replace('{"id": "p1"}', '{"id":"p1","n":1.50,"b":1e2}').encode()
-    parsed, items = parse_update(raw, now_microseconds=NOW)
-    reading = read_update(parsed, items, subject="", accepted_at=NOW, traceparent=None)
+    reading = reading_of(raw)
     assert b'{"id":"p1","n":1.50,"b":1e2}' in bytes(reading.updates[0].body)

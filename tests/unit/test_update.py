@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from livefeed.errors import UpdateRefused
 from livefeed.identity import is_id
 from livefeed.limits import ITEM_BYTES_MAX, UPDATE_BYTES_MAX
-from livefeed.update import parse_update, recipients, update_schema
+from livefeed.update import Followers, parse_update, recipients, update_schema
 
 NOW_MICROSECONDS = 1_795_420_800_000_000
 """2026-11-23T08:00:00Z."""
@@ -238,17 +238,16 @@ def test_the_schema_agrees(bad: Bad) -> None:
 
 
 def test_recipients_are_named_once() -> None:
-    """In the order of the audience; a topic has none, and followers are not resolved here."""
+    """In the order of the audience; a topic has none, and followers are read later."""
 
-    def of(fields: dict[str, Any]) -> list[str] | None:
+    def of(fields: dict[str, Any]) -> list[str] | Followers | None:
         payload = json.dumps(with_fields(fields)).encode()
         return recipients(parse_update(payload, now_microseconds=NOW_MICROSECONDS)[0])
 
     assert of({}) == ["alice"]
     assert of(for_all({"users": ["b", "a", "b"]})) == ["b", "a"]
     assert of(for_all({"feed": True})) is None
-    with pytest.raises(UpdateRefused, match="unsupported_audience"):
-        of(for_all({"followers": "author-7"}))
+    assert of(for_all({"followers": "author-7"})) == Followers("author-7")
 
 
 # Fuzz: whatever comes, it is an update or it is refused.
@@ -273,7 +272,8 @@ def judge(payload: bytes) -> None:
         named = recipients(update)
     except UpdateRefused:
         return
-    assert named is None or all(map(is_id, named))
+    names = [named.actor] if isinstance(named, Followers) else named or []
+    assert all(map(is_id, names))
     assert items
     assert all(is_id(item.id) and json.loads(item.body)["id"] == item.id for item in items)
 

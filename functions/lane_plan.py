@@ -1,0 +1,123 @@
+"""Which lane messages some updates become, each within its bounds.
+
+Pure. Recipients of one lane and partition share messages; a body stands once for up to a thousand
+of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from functions.reading import Reading
+from livefeed import subjects
+from livefeed.adapters.nats.publish import Outbound
+from livefeed.channel import owner_of, topic_channel, user_channel
+from livefeed.context import UNKNOWN, RecipientContext
+from livefeed.limits import (
+    LANE_MESSAGE_BYTES_MAX,
+    LANE_MESSAGE_CHANNELS_MAX,
+    LANE_MESSAGE_ROWS_MAX,
+)
+from livefeed.messages import LaneGroup, LaneMessage, LaneUpdate, encode_lane_message
+from livefeed.partition import partition_of
+from livefeed.priority import LaneFunction, Placement
+from livefeed.subjects import Lane
+
+GROUP_OVERHEAD_BYTES: Final = 24
+
+Contexts = Mapping[tuple[str, str], RecipientContext]
+"""By user and feed; who is not in it is UNKNOWN."""
+
+
+class Page(NamedTuple):
+    """An update and some of the users that it is for; None is everyone on the feed."""
+
+    reading: Reading
+    users: list[str] | None
+
+
+class Share(NamedTuple):
+    """What recipients have in common that share a lane message."""
+
+    lane: Lane
+    partition: int
+    push: bool
+
+
+def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> Iterator[Outbound]:
+    """The lane messages of some updates, encoded one by one."""
+    groups: dict[tuple[Lane, int], list[LaneGroup]] = {}
+    for page in pages:
+        for share, channels in _shares(page, contexts, lane_of).items():
+            packed = groups.setdefault((share.lane, share.partition), [])
+            packed += _groups(channels, page.reading.updates, push=share.push)
+    for (lane, partition), packed in groups.items():
+        for message in _messages(packed):
+            yield subjects.lanes(lane, partition), encode_lane_message(message), None
+
+
+def _shares(page: Page, contexts: Contexts, lane_of: LaneFunction) -> dict[Share, list[str]]:
+    """The channels that a page goes to, by what they have in common."""
+    facts = page.reading.facts
+    feed = facts.feed
+    if page.users is None:
+        channel = topic_channel(feed)
+        return {Share(facts.priority, partition_of(owner_of(channel)), True): [channel]}
+    shares: dict[Share, list[str]] = {}
+    placements: dict[RecipientContext, Placement] = {}
+    for user in page.users:
+        context = contexts.get((user, feed), UNKNOWN)
+        placement = placements.get(context)
+        if placement is None:
+            placement = placements[context] = lane_of(facts, context)
+        channel = user_channel(user, feed)
+        share = Share(placement.lane, partition_of(owner_of(channel)), placement.push)
+        shares.setdefault(share, []).append(channel)
+    return shares
+
+
+def _groups(channels: list[str], updates: list[LaneUpdate], *, push: bool) -> Iterable[LaneGroup]:
+    """Split into groups that each fit a lane message."""
+    for some in _by_bytes(updates):
+        step = max(1, min(LANE_MESSAGE_CHANNELS_MAX, LANE_MESSAGE_ROWS_MAX // len(some)))
+        for start in range(0, len(channels), step):
+            yield LaneGroup(channels[start : start + step], some, push)
+
+
+def _by_bytes(updates: list[LaneUpdate]) -> Iterable[list[LaneUpdate]]:
+    some: list[LaneUpdate] = []
+    size = 0
+    for update in updates:
+        # Half of a message is for the bodies, half for the channels' names.
+        if some and size + _size(update) > LANE_MESSAGE_BYTES_MAX // 2:
+            yield some
+            some, size = [], 0
+        some.append(update)
+        size += _size(update)
+    yield some
+
+
+def _messages(groups: Iterable[LaneGroup]) -> Iterable[LaneMessage]:
+    """Pack groups into messages, as many as fit."""
+    packed: list[LaneGroup] = []
+    rows = size = 0
+    for group in groups:
+        group_size = _group_size(group)
+        too_many = rows + group.rows > LANE_MESSAGE_ROWS_MAX
+        if packed and (too_many or size + group_size > LANE_MESSAGE_BYTES_MAX):
+            yield LaneMessage(packed)
+            packed, rows, size = [], 0, 0
+        packed.append(group)
+        rows, size = rows + group.rows, size + group_size
+    yield LaneMessage(packed)
+
+
+def _group_size(group: LaneGroup) -> int:
+    # A name of 128 characters may be 4 times as many bytes, and JSON escapes none of them longer.
+    names = sum(len(name.encode()) + 3 for name in group.channels)
+    return names + sum(map(_size, group.updates)) + GROUP_OVERHEAD_BYTES
+
+
+def _size(update: LaneUpdate) -> int:
+    return len(bytes(update.body)) + len(update.update_id) + 256

@@ -1,0 +1,30 @@
+"""Code of whoever runs this livefeed, named by a setting as `package.module:function`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from livefeed.errors import Misconfigured
+
+
+def load_function(path: str, setting: str) -> Callable[..., Any]:
+    """The function that a setting names.
+
+    Raises:
+        Misconfigured: Naming the setting, and why there is no such function.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (module_name and colon and name):
+        raise Misconfigured(f"{setting} must be package.module:function, and is {path!r}")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except Exception as error:
+        # Whatever somebody else's module does when it is imported.
+        detail = f"{setting}={path} cannot be imported: {type(error).__name__}: {error}"
+        raise Misconfigured(f"{detail}; is it on PYTHONPATH?") from error
+    if not callable(found):
+        raise Misconfigured(f"{setting}={path} is no function")
+    function: Callable[..., Any] = found
+    return function
