@@ -70,8 +70,8 @@ async def resolve(resolver: AudienceResolver, page: AudiencePage) -> list[str]:
 class ContextCache:
     """What was read about recipients in the last seconds.
 
-    Two generations: the younger becomes the older when half of the time or of the room is used, so
-    that nothing is believed for longer than `CONTEXT_SECONDS` and no entry has a clock of its own.
+    Two generations, so that no entry has a clock of its own: the younger becomes the older after a
+    third of the time, or when half of the room is used, and is dropped when it is older than two.
 
     Args:
         read: Reads many at once; raises Unavailable.
@@ -125,8 +125,8 @@ class ContextCache:
         return read
 
     def _age(self) -> None:
-        now = self._clock()
-        full = len(self._young) >= CONTEXTS_MAX // 2
-        if full or now - self._aged_at >= CONTEXT_SECONDS / 2:
-            self._old, self._young = self._young, {}
-            self._aged_at = now
+        seconds = self._clock() - self._aged_at
+        if seconds >= CONTEXT_SECONDS / 3 or len(self._young) >= CONTEXTS_MAX // 2:
+            self._old = self._young if seconds < CONTEXT_SECONDS * 2 / 3 else {}
+            self._young = {}
+            self._aged_at += seconds
