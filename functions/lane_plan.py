@@ -21,7 +21,7 @@ from livefeed.limits import (
 )
 from livefeed.messages import LaneGroup, LaneMessage, LaneUpdate, encode_lane_message
 from livefeed.partition import partition_of
-from livefeed.priority import LaneFunction, Placement
+from livefeed.priority import LaneFunction, Placement, UpdateFacts
 from livefeed.subjects import Lane
 
 GROUP_OVERHEAD_BYTES: Final = 24
@@ -48,8 +48,9 @@ class Share(NamedTuple):
 def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> Iterator[Outbound]:
     """The lane messages of some updates, encoded one by one."""
     groups: dict[tuple[Lane, int], list[LaneGroup]] = {}
+    place = _remembered(lane_of)
     for page in pages:
-        for share, channels in _shares(page, contexts, lane_of).items():
+        for share, channels in _shares(page, contexts, place).items():
             packed = groups.setdefault((share.lane, share.partition), [])
             packed += _groups(channels, page.reading.updates, push=share.push)
     for (lane, partition), packed in groups.items():
@@ -57,7 +58,21 @@ def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> It
             yield subjects.lanes(lane, partition), encode_lane_message(message), None
 
 
-def _shares(page: Page, contexts: Contexts, lane_of: LaneFunction) -> dict[Share, list[str]]:
+def _remembered(lane_of: LaneFunction) -> LaneFunction:
+    """The same function, called once for what is the same."""
+    known: dict[tuple[UpdateFacts, RecipientContext], Placement] = {}
+
+    def place(update: UpdateFacts, recipient: RecipientContext) -> Placement:
+        key = (update, recipient)
+        placement = known.get(key)
+        if placement is None:
+            placement = known[key] = lane_of(update, recipient)
+        return placement
+
+    return place
+
+
+def _shares(page: Page, contexts: Contexts, place: LaneFunction) -> dict[Share, list[str]]:
     """The channels that a page goes to, by what they have in common."""
     facts = page.reading.facts
     feed = facts.feed
@@ -65,12 +80,8 @@ def _shares(page: Page, contexts: Contexts, lane_of: LaneFunction) -> dict[Share
         channel = topic_channel(feed)
         return {Share(facts.priority, partition_of(owner_of(channel)), True): [channel]}
     shares: dict[Share, list[str]] = {}
-    placements: dict[RecipientContext, Placement] = {}
     for user in page.users:
-        context = contexts.get((user, feed), UNKNOWN)
-        placement = placements.get(context)
-        if placement is None:
-            placement = placements[context] = lane_of(facts, context)
+        placement = place(facts, contexts.get((user, feed), UNKNOWN))
         channel = user_channel(user, feed)
         share = Share(placement.lane, partition_of(owner_of(channel)), placement.push)
         shares.setdefault(share, []).append(channel)

@@ -16,6 +16,7 @@ from typing import Final
 from msgspec import Raw
 
 from livefeed import subjects, trace
+from livefeed.adapters.nats.connection import decode_headers
 from livefeed.adapters.nats.pull import Message
 from livefeed.entry import born_of
 from livefeed.errors import UpdateRefused
@@ -59,14 +60,16 @@ def read(message: Message) -> Reading:
     """Check a message; raises UpdateRefused."""
     # The publisher's clock is compared with the moment of acceptance: a redelivery decides the
     # same.
-    update, items = parse_update(message.payload, now_microseconds=message.stored_at)
+    stored_at = message.stored_at
+    update, items = parse_update(message.payload, now_microseconds=stored_at)
+    headers = decode_headers(message.headers)
     return read_update(
         update,
         items,
         subject=message.subject,
-        accepted_at=_accepted_at(message),
-        traceparent=trace.valid(message.header(trace.HEADER)),
-        after=_after(message.header(AFTER_HEADER.lower())),
+        accepted_at=_accepted_at(headers.get(ACCEPTED_HEADER.lower()), stored_at),
+        traceparent=trace.valid(headers.get(trace.HEADER)),
+        after=_after(headers.get(AFTER_HEADER.lower())),
     )
 
 
@@ -168,11 +171,11 @@ def _body(update: FeedUpdate, item: Item, priority: Lane) -> bytes:
     )
 
 
-def _accepted_at(message: Message) -> int:
-    said = message.header(ACCEPTED_HEADER.lower()) or ""
+def _accepted_at(said: str | None, stored_at: int) -> int:
+    if said is None or not said.isdecimal() or len(said) > 18:
+        return stored_at
     # A publisher's own invention can make its update older, never younger.
-    given = int(said) if said.isdecimal() and len(said) <= 18 else message.stored_at
-    return min(given, message.stored_at)
+    return min(int(said), stored_at)
 
 
 def _after(said: str | None) -> str:
