@@ -23,7 +23,7 @@ NAME: Final = "backlog"
 UPDATES_GOAL: Final = Goal("≥", 10_000)
 DELIVERIES_GOAL: Final = Goal("≥", 40_000)
 GROWTH_GOAL: Final = Goal("≤", 16)
-"""MiB: what one large flush more or less is; a leak of 100 bytes an update would be six times it."""
+"""MiB: what one large flush more or less is; a leak of 100 bytes an update would be far above."""
 PAST_SECONDS: Final = 2 * 3600
 """How long ago the first update says that it was; no update may be ahead of the clock."""
 
