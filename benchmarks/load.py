@@ -157,7 +157,7 @@ class Load:
 class Meter:
     """Measures the CPU of every role, in percent of one core, from its making on."""
 
-    def __init__(self, stack: Stack, load: Load) -> None:
+    def __init__(self, stack: Stack, load: Load | None = None) -> None:
         self._stack = stack
         self._load = load
         self._before = self._usage()
@@ -178,7 +178,7 @@ class Meter:
         """What a reader of the figures has to know of the CPU."""
         notes = [
             f"the load's {role} used {percent[role]:.0f} % of a core: latencies include its delay"
-            for role in self._load.usage()
+            for role in self._load_usage()
             if percent[role] > BUSY_PERCENT_MAX
         ]
         if percent["others"] > OTHERS_PERCENT_MAX:
@@ -188,4 +188,7 @@ class Meter:
 
     def _usage(self) -> dict[str, Usage]:
         own = {"scenario": usage_of([os.getpid()])}
-        return {**self._stack.usage(), **self._load.usage(), **own}
+        return {**self._stack.usage(), **self._load_usage(), **own}
+
+    def _load_usage(self) -> dict[str, Usage]:
+        return self._load.usage() if self._load else {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +14,8 @@ import psutil
 GAMMA: Final = 1.04
 BINS: Final = 420
 FIRST_SECONDS: Final = 10e-6
+GROWTH_SAMPLES_MIN: Final = 3
+"""Of each of the two groups that are compared."""
 _SCALE: Final = 1 / math.log(GAMMA)
 
 
@@ -105,3 +108,16 @@ def busy_seconds() -> float:
     # A guest's time is counted in the user's already.
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return sum(times) - idle - guests
+
+
+def growth(samples: Sequence[float]) -> float | None:
+    """By how much equally spaced samples grow, whatever single ones say; None for too few.
+
+    The first quarter is warm-up. Of the rest, the median of the last third is compared with that of
+    the first: one peak moves neither, and what only goes up and down is 0.
+    """
+    settled = samples[len(samples) // 4 :]
+    third = len(settled) // 3
+    if third < GROWTH_SAMPLES_MIN:
+        return None
+    return statistics.median(settled[-third:]) - statistics.median(settled[:third])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from benchmarks.report import Report
+from livefeed.settings import Settings
 
 Sizes = TypeVar("Sizes")
 
@@ -41,7 +42,7 @@ class Options:
     quick: bool = False
     seed: int = 1
     sizes: Mapping[str, str] = field(default_factory=dict)
-    """Sizes by name that replace the scenario's own; tests use them."""
+    """Sizes by name that replace the scenario's own, and settings of the servers by theirs."""
     say: Callable[[str], None] = lambda _phase: None
     """Told what begins."""
 
@@ -57,6 +58,8 @@ class Options:
         }
         given: dict[str, Any] = {}
         for name, text in self.sizes.items():
+            if name in self.settings(sizes):
+                continue
             if name not in kinds:
                 raise WrongSize(f"there is no size {name}; there are {', '.join(kinds)}")
             try:
@@ -64,6 +67,12 @@ class Options:
             except ValueError as error:
                 raise WrongSize(f"{name}={text}: {error}") from error
         return replace(sizes, **given)  # type: ignore[type-var]
+
+    def settings(self, sizes: object) -> dict[str, str]:
+        """What was asked for that is no size of the scenario, but a setting of the servers."""
+        own = {one.name for one in fields(sizes)}  # type: ignore[arg-type]  # as above
+        known = Settings.model_fields.keys() - own
+        return {name: text for name, text in self.sizes.items() if name in known}
 
 
 @dataclass(frozen=True, slots=True)

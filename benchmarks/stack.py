@@ -12,10 +12,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+import psutil
 
 from benchmarks.measure import Usage, usage_below, usage_of
 from livefeed.adapters.embedded import NatsServer, PostgresServer, free_port
@@ -33,6 +35,7 @@ HOST: Final = "127.0.0.1"
 READY_SECONDS_MAX: Final = 20.0
 LEAVE_SECONDS: Final = 10.0
 HEADS_AT_ONCE: Final = 1_000
+READ_SECONDS_MAX: Final = 60.0
 SUMMARY: Final = '{"function":'
 """How the line begins that a worker writes when it leaves."""
 
@@ -40,12 +43,16 @@ SUMMARY: Final = '{"function":'
 class Stack:
     """Starts everything but the pool on `async with`; at the end it is gone, with its data.
 
+    Args:
+        gateways: How many.
+        settings: For all of its parts, on top of what it sets itself.
+
     Attributes:
         gateway_ports: Where clients connect.
         keep: Keep the folder, for its logs; set when the run itself fails.
     """
 
-    def __init__(self, *, gateways: int = 1) -> None:
+    def __init__(self, *, gateways: int = 1, settings: Mapping[str, Any] | None = None) -> None:
         self.gateway_ports = [free_port() for _ in range(gateways)]
         self.keep = False
         self.folder = Path(tempfile.mkdtemp(prefix="livefeed-bench-"))
@@ -57,6 +64,7 @@ class Stack:
             "nats_url": self._nats.url,
             "jwt_secret": secrets.token_urlsafe(32),
             "data": str(self.folder),
+            **(settings or {}),
         }
 
     @property
@@ -105,6 +113,13 @@ class Stack:
         """Whether the pool has a worker now."""
         return self._pool is not None and usage_below(self._pool.pid).rss_bytes > 0
 
+    def workers(self) -> list[int]:
+        """The pids of the pool's workers; there may be none at the moment."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._pool is not None:
+                return [child.pid for child in psutil.Process(self._pool.pid).children()]
+        return []
+
     def worker_summaries(self) -> list[dict[str, Any]]:
         """What the pools' workers that have left said of themselves."""
         with contextlib.suppress(FileNotFoundError):
@@ -146,22 +161,28 @@ class Stack:
         """A connection to its NATS server; the caller closes it."""
         return await connect([self._nats.url], name=name)
 
-    async def heads(self, channels: Sequence[str]) -> dict[str, int]:
-        """The heads of channels, read from PostgreSQL."""
+    @contextlib.asynccontextmanager
+    async def database(self) -> AsyncIterator[Pool]:
+        """One connection to its PostgreSQL, to look at what is there."""
         pool = Pool(
             self._postgres.url,
             dependency="primary",
             connections_max=1,
-            timeout_seconds=10.0,
+            timeout_seconds=READ_SECONDS_MAX,
             application="livefeed-bench",
         )
-        heads: dict[str, int] = {}
         try:
+            yield pool
+        finally:
+            await pool.close()
+
+    async def heads(self, channels: Sequence[str]) -> dict[str, int]:
+        """The heads of channels, read from PostgreSQL."""
+        heads: dict[str, int] = {}
+        async with self.database() as pool:
             for start in range(0, len(channels), HEADS_AT_ONCE):
                 some = channels[start : start + HEADS_AT_ONCE]
                 heads.update((await read_heads(pool, some)).heads)
-        finally:
-            await pool.close()
         return heads
 
     # Inside.

@@ -47,7 +47,7 @@ async def run(options: Options) -> Report:
     sizes = options.sized(QUICK if options.quick else Sizes())
     report = Report(NAME)
     options.say("starting the servers")
-    async with Stack() as stack:
+    async with Stack(settings=options.settings(sizes)) as stack:
         await _starts(stack, sizes, options, report)
         await _silences(stack, sizes, options, report)
     report.add("seed", options.seed)

@@ -38,7 +38,7 @@ async def run(options: Options) -> Report:
     sizes = options.sized(QUICK if options.quick else Sizes())
     report = Report(NAME)
     options.say("starting the servers")
-    async with Stack() as stack:
+    async with Stack(settings=options.settings(sizes)) as stack:
         await stack.start_pool()
         connection = await stack.connect("livefeed-bench")
         publisher = Publisher(connection)

@@ -49,7 +49,7 @@ async def run(options: Options) -> Report:
     sizes = options.sized(QUICK if options.quick else Sizes())
     report = Report(NAME)
     options.say("starting the servers")
-    async with Stack() as stack:
+    async with Stack(settings=options.settings(sizes)) as stack:
         idle = await _idle(stack, sizes, options, report)
         busy = await _busy(stack, sizes, options, report)
     report.faults = merged([idle, busy])

@@ -1,0 +1,68 @@
+"""Waits until everything that was accepted is handled, and measures the workers meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchmarks.measure import growth, usage_of
+from benchmarks.stack import Stack
+from livefeed.adapters.nats.connection import Connection
+from livefeed.adapters.nats.lag import consumer_lag
+from livefeed.limits import MIB
+from livefeed.topology import LANE_STREAM, UPDATES
+
+LOOK_SECONDS: Final = 0.1
+SAMPLE_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain was like."""
+
+    seconds: float = 0.0
+    rss: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """By worker: its resident bytes, once a second."""
+
+    @property
+    def rss_max_mib(self) -> float:
+        """The most that a worker had."""
+        return round(max((max(samples) for samples in self.rss.values()), default=0) / MIB, 1)
+
+    @property
+    def rss_growth_mib(self) -> float | None:
+        """By how much the worker grew that grew most; None when none ran for long enough."""
+        grown = [growth(samples) for samples in self.rss.values()]
+        known = [one for one in grown if one is not None]
+        return round(max(known) / MIB, 1) if known else None
+
+
+async def lags(connection: Connection) -> dict[str, int]:
+    """Messages that wait or are in workers' hands, by consumer."""
+    # In this order: an update leaves the first stream only when its lane messages are in the other.
+    updates = await consumer_lag(connection, UPDATES)
+    return updates | await consumer_lag(connection, LANE_STREAM)
+
+
+async def drain(stack: Stack, connection: Connection, *, seconds_max: float) -> Drained:
+    """Wait until no consumer has anything to do.
+
+    Raises:
+        TimeoutError: When that takes too long.
+    """
+    drained = Drained()
+    began = time.perf_counter()
+    sampled = began
+    async with asyncio.timeout(seconds_max):
+        while any((await lags(connection)).values()):
+            stack.check()
+            if time.perf_counter() - sampled >= SAMPLE_SECONDS:
+                sampled += SAMPLE_SECONDS
+                for pid in stack.workers():
+                    drained.rss[pid].append(usage_of([pid]).rss_bytes)
+            await asyncio.sleep(LOOK_SECONDS)
+    drained.seconds = time.perf_counter() - began
+    return drained

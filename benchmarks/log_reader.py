@@ -1,0 +1,50 @@
+"""Reads the whole log from PostgreSQL, in pages."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from benchmarks.reference import Channel, Row, Standing, birth_of
+from livefeed.adapters.postgres.pool import Pool
+
+CHANNELS_A_PAGE: Final = 500
+
+_CHANNELS = """
+select id, name, seq, floor from feed_channel where id > $1 order by id limit $2
+"""
+_ENTRIES = """
+select channel_id, item, facet, seq, explicit, version, ref, kind, rank, born, update_id
+from feed_entry left join feed_body using (ref) where channel_id = any($1::bigint[])
+"""
+
+
+async def channels(pool: Pool) -> AsyncIterator[Channel]:
+    """Every channel with its entries; an entry without a body has the update id ""."""
+    after = 0
+    while page := await pool.fetch(_CHANNELS, after, CHANNELS_A_PAGE):
+        after = page[-1]["id"]
+        rows: dict[int, list[Row]] = defaultdict(list)
+        for row in await pool.fetch(_ENTRIES, [channel["id"] for channel in page]):
+            rows[row["channel_id"]].append(_row(row))
+        for channel in page:
+            yield Channel(channel["name"], channel["seq"], channel["floor"], rows[channel["id"]])
+
+
+async def heads(pool: Pool) -> dict[str, tuple[int, int]]:
+    """Head and floor of every channel."""
+    found: dict[str, tuple[int, int]] = {}
+    after = 0
+    while page := await pool.fetch(_CHANNELS, after, 20 * CHANNELS_A_PAGE):
+        after = page[-1]["id"]
+        found.update((row["name"], (row["seq"], row["floor"])) for row in page)
+    return found
+
+
+def _row(row: Any) -> Row:
+    order = (row["explicit"], row["version"], row["ref"])
+    standing = Standing(
+        order, row["kind"], row["rank"], birth_of(row["born"]), row["update_id"] or ""
+    )
+    return Row((row["item"], row["facet"]), row["seq"], standing)
