@@ -77,11 +77,16 @@ class Presence:
         self._dirty.update(self._devices)
         self._reported.clear()
 
+    @property
+    def waiting(self) -> int:
+        """Users that are to be looked at."""
+        return len(self._dirty)
+
     def take(self, most: int) -> Changes:
-        """Some changes to report now; each call is followed by `done` or `failed`."""
+        """Look at some users; what has changed of them is reported now, then `done` or `failed`."""
+        looked_at = [self._dirty.pop() for _ in range(min(most, len(self._dirty)))]
         changes: Changes = {}
-        while self._dirty and len(changes) < most:
-            user = self._dirty.pop()
+        for user in looked_at:
             feeds = self._feeds(user)
             if feeds != self._reported.get(user) or user in self._unsure:
                 changes[user] = feeds
@@ -146,15 +151,19 @@ class PresenceReport:
             if not await self._table.seen():
                 self._presence.again()
             self._seen_due_at = now + PRESENCE_SEEN_SECONDS
-        while changes := self._presence.take(PRESENCE_ROWS_MAX):
-            try:
-                await self._write(changes)
-            except BaseException:
-                self._presence.failed(changes)
-                raise
-            self._presence.done(changes)
-            if len(changes) < PRESENCE_ROWS_MAX:
-                return  # What has changed meanwhile gathers for the next report.
+        # As many as there are now: what changes meanwhile gathers for the next report.
+        for _ in range(0, self._presence.waiting, PRESENCE_ROWS_MAX):
+            await self._report_some()
+            await asyncio.sleep(0)  # A round that finds nothing to write has not waited.
+
+    async def _report_some(self) -> None:
+        changes = self._presence.take(PRESENCE_ROWS_MAX)
+        try:
+            await self._write(changes)
+        except BaseException:
+            self._presence.failed(changes)
+            raise
+        self._presence.done(changes)
 
     async def _write(self, changes: Changes) -> None:
         here = {user: feeds for user, feeds in changes.items() if feeds is not None}

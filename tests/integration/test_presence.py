@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ import pytest
 from livefeed.adapters.postgres.context import read_contexts
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
-from livefeed.limits import PRESENCE_ROWS_MAX, PRESENCE_SEEN_SECONDS_MAX
+from livefeed.limits import PRESENCE_REPORT_SECONDS, PRESENCE_ROWS_MAX, PRESENCE_SEEN_SECONDS_MAX
 from tests.servers import OwnServers, Stack, until
 
 ONLINE, LOOKING, OFFLINE = (True, False), (True, True), (False, False)
@@ -151,6 +152,7 @@ async def test_presence_is_reported_again_after_a_crash_of_postgres(
     own_servers.postgres.kill()
     await laptop.client.set_visibility(visible=False)
     await until(lambda: "cannot be reported" in gateway.output(), what="the gateway has noticed")
+    await asyncio.sleep(2.5 * PRESENCE_REPORT_SECONDS)  # it tries again, and is silent about it
     await own_servers.postgres.start()
     await becomes(pool, LOOKING)
     await becomes(pool, ONLINE, "bob")

@@ -103,11 +103,15 @@ def test_what_failed_is_reported_again_even_if_it_is_as_before(presence: Presenc
 
 
 def test_a_report_is_bounded(presence: Presence) -> None:
-    """A thousand users a statement; the next one takes the rest."""
+    """A thousand users at once, changed or not; the next one takes the rest."""
     for number in range(2_500):
         joined(presence, user=f"u{number}")
     taken = [len(report(presence)) for _ in range(4)]
     assert taken == [1_000, 1_000, 500, 0]
+    for number in range(2_500):
+        presence.changed(f"u{number}")
+    assert report(presence) == {}
+    assert presence.waiting == 1_500, "to look without finding anything is bounded too"
 
 
 def test_everything_is_reported_again_after_a_loss(presence: Presence) -> None:
