@@ -61,10 +61,8 @@ def _from_json(line: bytes) -> Follow:
 def _from_csv(line: str) -> Follow:
     fields = next(csv.reader([line], strict=True)) if '"' in line else line.split(",")
     if len(fields) != len(Follow._fields):
-        raise _refused(
-            f"expected actor,follower or a JSON object, not {len(fields)} fields; an id with a"
-            ' comma stands in "quotes"'
-        )
+        form = "expected actor,follower or a JSON object"
+        raise _refused(f'{form}; an id with a comma stands in "quotes"')
     return Follow(*fields)
 
 

@@ -26,7 +26,7 @@ def test_lines(line: bytes, follow: Follow) -> None:
     ("line", "said"),
     [
         (b"alice", "expected actor,follower"),
-        (b"a,b,c", "3 fields"),
+        (b"a,b,c", "expected actor,follower"),
         (b",alice", "actor must have 1 to 128 characters"),
         (b"author-7,", "follower must have"),
         (b"a," + b"x" * 129, "follower must have"),
