@@ -19,6 +19,7 @@ from gateway.auth import Authenticator, offered_subprotocols
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.hub import Hub
+from gateway.presence import Presence, PresenceReport
 from gateway.snapshots import parse_query, snapshot
 from gateway.socket import Socket
 from livefeed.access import Principal
@@ -33,6 +34,7 @@ from livefeed.protocol import (
     Refresh,
     Subscribe,
     Unsubscribe,
+    Visibility,
     decode_frame,
     reconnect,
 )
@@ -61,6 +63,8 @@ class Gateway:
     hub: Hub
     catch_up: CatchUp
     head_check: HeadCheck
+    presence: Presence
+    presence_report: PresenceReport
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
 
@@ -74,6 +78,7 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
+            tasks.create_task(self.presence_report.run(), name="presence")
             tasks.create_task(self._close_expired(), name="expiry")
 
     async def drain(self, seconds: float) -> None:
@@ -178,6 +183,7 @@ async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
     connection.socket = Socket(websocket, on_room=connection.has_room)
     writer = asyncio.create_task(connection.socket.write(), name=f"write-{connection.id}")
     gateway.connections.add(connection)
+    gateway.presence.joined(principal.user_id, connection)
     try:
         connection.establish(feeds)
         gateway.head_check.add(connection)
@@ -186,6 +192,7 @@ async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
         pass
     finally:
         gateway.connections.discard(connection)
+        gateway.presence.left(principal.user_id, connection)
         gateway.head_check.remove(connection)
         connection.leave()
         writer.cancel()
@@ -235,6 +242,8 @@ async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) 
 
 def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
     frame = decode_frame(text)
+    # The next report looks at what has become of it, also when it is refused half-way.
+    gateway.presence.changed(connection.principal.user_id)
     if isinstance(frame, Subscribe):
         connection.subscribe(frame.feeds, frame.cursor)
     elif isinstance(frame, Unsubscribe):
@@ -244,7 +253,9 @@ def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
         if principal.user_id != connection.principal.user_id:
             raise AccessRefused("token_invalid", "it is another user's")
         connection.refresh(principal)
-    # `seen` and `visibility` are hints; nothing here depends on them yet.
+    elif isinstance(frame, Visibility):
+        connection.visible = frame.state == "visible"
+    # `seen` is a hint; nothing here depends on it yet.
 
 
 def _refusal(refused: Refused) -> Response:

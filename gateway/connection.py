@@ -82,6 +82,8 @@ class Connection:
         self.principal = principal
         self.epoch = epoch
         self.socket: Socket
+        self.visible = True
+        """Whether anybody looks; it is sent everything either way."""
         self.positions: dict[str, Position] = {}
         self._floors: dict[str, int] = {}
         self._feeds: dict[str, Followed] = {}

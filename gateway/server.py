@@ -15,8 +15,10 @@ from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.hub import Hub
+from gateway.presence import Presence, PresenceReport
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
+from livefeed.adapters.postgres.presence import PresenceTable
 from livefeed.errors import Misconfigured
 from livefeed.limits import INBOUND_FRAME_BYTES_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
@@ -48,7 +50,7 @@ class Server(uvicorn.Server):
 def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool | None) -> Gateway:
     """Put the parts together."""
     reader = LogReader(primary, replica)
-    hub = Hub(nats)
+    hub, presence = Hub(nats), Presence()
     return Gateway(
         nats=nats,
         authenticator=Authenticator(settings),
@@ -56,6 +58,8 @@ def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool |
         hub=hub,
         catch_up=CatchUp(reader, hub),
         head_check=HeadCheck(reader),
+        presence=presence,
+        presence_report=PresenceReport(presence, PresenceTable(primary)),
     )
 
 

@@ -105,6 +105,12 @@ PRESENCE_SEEN_SECONDS: Final = 10.0
 """How often a gateway says that it is still there."""
 PRESENCE_SEEN_SECONDS_MAX: Final = 30.0
 """What a gateway reported counts no more when it was silent for longer."""
+PRESENCE_ROWS_MAX: Final = 1_000
+"""Users that one statement of a gateway's report writes or deletes."""
+PRESENCE_LEAVE_SECONDS_MAX: Final = 2.0
+"""How long a gateway that leaves takes back what it reported; `retain` does the rest."""
+AUDIENCE_ROWS_MAX: Final = 5_000
+"""Follows or mutes that one statement of a command reads or writes."""
 CONTEXT_SECONDS: Final = 5.0
 """How long a worker believes what it has read about a recipient."""
 CONTEXTS_MAX: Final = 100_000

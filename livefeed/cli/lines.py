@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final, NamedTuple
 
 from livefeed.errors import LivefeedError, UpdateRefused
@@ -82,7 +82,7 @@ class BlockReader:
         self._blocks: asyncio.Queue[bytes] = asyncio.Queue()
         self._room = threading.Semaphore(BLOCKS_AHEAD_MAX)
         self._error: OSError | None = None
-        self._stopped = False
+        self.stopped = False
         threading.Thread(target=self._read_all, name="read-input", daemon=True).start()
 
     async def read(self) -> bytes:
@@ -97,14 +97,14 @@ class BlockReader:
         self._room.release(len(blocks))
         if not blocks[-1]:
             self._blocks.put_nowait(b"")  # The end is for every later call too.
-        data = b"" if self._stopped else b"".join(blocks)
+        data = b"" if self.stopped else b"".join(blocks)
         if not data and self._error is not None:
             raise self._error
         return data
 
     def stop(self) -> None:
         """Pretend that the input ends here."""
-        self._stopped = True
+        self.stopped = True
         self._blocks.put_nowait(b"")
 
     def _read_all(self) -> None:
@@ -119,6 +119,24 @@ class BlockReader:
                 self._loop.call_soon_threadsafe(self._blocks.put_nowait, block)
             except RuntimeError:
                 return  # The loop is closed: nobody waits for more.
+
+
+async def read_lines(reader: BlockReader, path: str) -> AsyncIterator[tuple[list[Line], int]]:
+    """The lines that are there, as they come, and how many bytes were read for them.
+
+    What was not ended by a line's end when the reader was stopped is no line.
+
+    Raises:
+        InputUnreadable: When reading failed.
+    """
+    splitter = LineSplitter()
+    try:
+        while block := await reader.read():
+            yield splitter.feed(block), len(block)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not reader.stopped:
+        yield splitter.finish(), 0
 
 
 def open_input(path: str) -> int:

@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "tail": "livefeed.cli.tail",
     "snapshot": "livefeed.cli.snapshot",
     "token": "livefeed.cli.token",
+    "follow": "livefeed.cli.follow",
+    "mute": "livefeed.cli.mute",
     "check": "livefeed.cli.check",
     "demo-history": "livefeed.cli.demo_history",
     "gateway": "livefeed.cli.gateway",

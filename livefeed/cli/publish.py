@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
-import os
 import re
-import stat
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Final
@@ -24,11 +20,11 @@ from livefeed.cli.lines import (
     STANDARD_INPUT,
     BlockReader,
     Line,
-    LineSplitter,
     check_line,
     open_input,
-    unreadable,
+    read_lines,
 )
+from livefeed.cli.progress import progress, say
 from livefeed.cli.running import leave_on_signals, nats_connection, run
 from livefeed.cli.sending import (
     GROUP_BYTES_MAX,
@@ -47,7 +43,6 @@ SOURCE_DEFAULT: Final = "cli"
 SOURCE_CHARACTERS_MAX: Final = 64
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
-CLEAR_LINE: Final = "\r\x1b[K"
 
 
 class Publishing:
@@ -56,8 +51,7 @@ class Publishing:
     def __init__(self, path: str, traceparent: str | None) -> None:
         self._path = path
         self._traceparent = traceparent
-        self._on_terminal = sys.stderr.isatty()
-        self.tally = Tally(self._say)
+        self.tally = Tally(say)
         self.interrupted = False
         self.failure: Unavailable | None = None
         """Why not everything was tried."""
@@ -72,35 +66,24 @@ class Publishing:
             sender, reader = Sender(publisher, self.tally), BlockReader(descriptor)
             leaving = asyncio.create_task(self._leave(sender, reader), name="leave")
             try:
-                with self._bar(descriptor) as bar:
+                with progress(descriptor, "publishing") as bar:
                     await self._send_all(sender, reader, bar)
             finally:
                 leaving.cancel()
         if self.tally.hidden:
-            self._say(f"… and {self.tally.hidden} more")
+            say(f"… and {self.tally.hidden} more")
         if sender.failure is not None:
             detail = f"{sender.failure}; the rest was not sent. Publish the same input again:"
             self.failure = Unavailable("nats", f"{detail} what was accepted counts once")
 
     async def _send_all(self, sender: Sender, reader: BlockReader, bar: Any) -> None:
-        async for lines, size in self._lines(reader):
+        async for lines, size in read_lines(reader, self._path):
             for group in groups(self._checked(lines)):
                 await sender.send(group)
             bar.update(size)
             if sender.failure is not None:
                 break
         await sender.finish()
-
-    async def _lines(self, reader: BlockReader) -> AsyncIterator[tuple[list[Line], int]]:
-        """The lines that are there, as they come, and how many bytes were read for them."""
-        splitter = LineSplitter()
-        try:
-            while block := await reader.read():
-                yield splitter.feed(block), len(block)
-        except OSError as error:
-            raise unreadable(self._path, error) from error
-        if not self.interrupted:
-            yield splitter.finish(), 0
 
     def _checked(self, lines: Iterable[Line]) -> Iterator[Outgoing]:
         now_microseconds = time.time_ns() // 1000
@@ -121,23 +104,6 @@ class Publishing:
         self.interrupted = True
         reader.stop()
         sender.patience_seconds = 0.0
-
-    def _bar(self, descriptor: int) -> contextlib.AbstractContextManager[Any]:
-        """Progress on a terminal: of a file's bytes, or only how many there were."""
-        about = os.fstat(descriptor)
-        length = about.st_size if stat.S_ISREG(about.st_mode) else None
-        return click.progressbar(
-            # Without a length it needs something to count, whose end never comes.
-            None if length is not None else itertools.repeat(None),
-            length=length,
-            label="publishing",
-            show_pos=length is None,
-            file=sys.stderr,
-            hidden=not self._on_terminal,
-        )
-
-    def _say(self, sentence: str) -> None:
-        click.echo(f"{CLEAR_LINE if self._on_terminal else ''}{sentence}", err=True)
 
 
 @click.command("publish")

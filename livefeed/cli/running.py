@@ -15,6 +15,7 @@ import uvloop
 from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.adapters.postgres.log import renew_epoch_if_changed
 from livefeed.adapters.postgres.pool import Pool
+from livefeed.errors import Unavailable
 from livefeed.settings import Settings
 
 
@@ -67,6 +68,19 @@ async def primary_pool(settings: Settings, application: str) -> AsyncIterator[Po
         yield pool
     finally:
         await pool.close()
+
+
+@contextlib.asynccontextmanager
+async def reached_primary(settings: Settings, application: str) -> AsyncIterator[Pool]:
+    """The same for a command that a person gives: when nobody answers it says what to do."""
+    async with primary_pool(settings, application) as pool:
+        try:
+            yield pool
+        except Unavailable as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            mend = "start it with `livefeed up`, or set LIVEFEED_DATABASE_URL"
+            raise Unavailable(error.dependency, f"{error.detail}; {mend}") from error
 
 
 @contextlib.asynccontextmanager

@@ -169,7 +169,7 @@ class LiveFeed:
         await self._send({"type": "seen", "cursor": cursor, "device": device})
 
     async def set_visibility(self, *, visible: bool) -> None:
-        """Say whether anybody looks; a hidden connection is told less often."""
+        """Say whether anybody looks: what nobody looks at may come later."""
         if visible != self._visible:
             self._visible = visible
             await self._send_visibility()
