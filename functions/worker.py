@@ -8,41 +8,37 @@ it has and pulls nothing.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import resource
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
-from functions.function import Function, Work
+from functions.function import Function
 from functions.intake import Held, Intake
 from functions.life import Summary, WorkerPolicy
-from livefeed import subjects
+from functions.peers import Peers
+from functions.settling import REFUSED_MAX, Settling
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.pull import Message, Pull
 from livefeed.breaker import Breaker
 from livefeed.errors import (
-    DeadLetterReason,
     LivefeedError,
     OutcomeUnknown,
     Unavailable,
     UpdateRefused,
 )
 from livefeed.limits import (
-    ANNOUNCE_SECONDS,
     DELIVERIES_MAX,
     MIB,
     WORKER_MEMORY_BYTES_MAX,
     WORKER_SETTLE_SECONDS,
 )
-from livefeed.partition import alive, served_by
-from livefeed.subjects import LANES, Lane
-from livefeed.topology import ACK_WAIT_SECONDS, Consumer
+from livefeed.subjects import Lane
+from livefeed.topology import Consumer
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +46,6 @@ PULL_MESSAGES: Final = 256
 PULL_BYTES: Final = 2 * MIB
 """More than the largest message, or the server would refuse to send it."""
 TICK_SECONDS: Final = 0.25
-DEAD_LETTER_PAUSE_SECONDS: Final = 2.0
-"""How long no dead letter is tried after one could not be stored."""
-REFUSED_MAX: Final = 100
-"""Messages that wait to be dead-lettered; above it nothing more is asked for."""
 
 
 class Worker:
@@ -82,23 +74,18 @@ class Worker:
         self.summary = Summary(function.name, self.id)
         self._function = function
         self._connection = connection
-        self._publisher = publisher
         self._policy = policy
         self._clock = clock
         self._now = now_microseconds
         self._intake = Intake(function.windows)
         self._pulls: dict[str, Pull] = {}
-        self._heard: dict[str, float] = {}
         self._breaker = Breaker()
         self._wake = asyncio.Event()
         self._leave_reason: str | None = None
         self._active_at = self._started_at = clock()
-        self._announced_at = self._ticked_at = -ANNOUNCE_SECONDS
-        self._refused: deque[tuple[Message, UpdateRefused]] = deque()
-        self._in_hand: dict[str, tuple[Lane, Message]] = {}
-        """By stream and sequence, until it is settled: a redelivery meanwhile says nothing new."""
-        self._kept_alive_at: dict[Lane, float] = dict.fromkeys(LANES, self._started_at)
-        self._dead_letters_at = 0.0
+        self._ticked_at = -TICK_SECONDS
+        self._peers = Peers(connection, function.name, self.id, clock=clock)
+        self._settling = Settling(connection, publisher, self.summary, clock=clock)
 
     def leave(self, reason: str) -> None:
         """Stop taking, finish what is due, settle, return from `run`."""
@@ -107,11 +94,10 @@ class Worker:
 
     async def run(self) -> Summary:
         """Work until it is time to leave."""
-        subject = subjects.control_workers(self._function.name)
-        self._connection.subscribe_direct(subject, self._on_announcement)
+        self._peers.listen()
         self._connection.when_lost(self._on_lost)
         self._connection.when_regained(self._on_regained)
-        alive = asyncio.create_task(self._keep_alive(), name="keep-alive")
+        alive = asyncio.create_task(self._settling.keep_alive(), name="keep-alive")
         try:
             while self._leave_reason is None:
                 await self._step()
@@ -127,9 +113,9 @@ class Worker:
         if now - self._ticked_at >= TICK_SECONDS:
             await self._tick(now)
         lane = self._intake.due(now)
-        refused = bool(self._refused) and now >= self._dead_letters_at
+        refused = self._settling.dead_letter_due(now)
         if refused:
-            await self._dead_letter_one()
+            await self._settling.dead_letter_one()
         if lane is not None and self._breaker.allows(now):
             await self._handle(self._take(lane), lane)
         elif not refused:
@@ -156,9 +142,7 @@ class Worker:
     async def _tick(self, now: float) -> None:
         """Everything that is done a few times a second, whatever the load."""
         self._ticked_at = now
-        if now - self._announced_at >= ANNOUNCE_SECONDS:
-            self._announced_at = now
-            self._announce(leaving=False)
+        self._peers.announce(now)
         await self._assign(now)
         for pull in self._pulls.values():
             pull.ask()
@@ -166,30 +150,11 @@ class Worker:
         # Other tasks run even when there is always something due.
         await asyncio.sleep(0)
 
-    def _announce(self, *, leaving: bool) -> None:
-        text = json.dumps({"worker": self.id, "leaving": leaving})
-        self._connection.send(subjects.control_workers(self._function.name), text.encode())
-
-    def _on_announcement(
-        self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
-    ) -> None:
-        try:
-            said = json.loads(payload)
-            worker, leaving = str(said["worker"]), bool(said["leaving"])
-        except (ValueError, KeyError, TypeError):
-            return
-        if leaving:
-            self._heard.pop(worker, None)
-        else:
-            self._heard[worker] = self._clock()
-
     async def _assign(self, now: float) -> None:
         """Pull what this worker serves, and nothing else."""
-        others = alive(self._heard, now)
-        self._heard = {worker: at for worker, at in self._heard.items() if worker in others}
         wanted = {
             consumer.name: (lane, consumer)
-            for lane, consumer in self._function.sources(served_by(self.id, others))
+            for lane, consumer in self._function.sources(self._peers.partitions(now))
         }
         lost = [name for name in self._pulls if name not in wanted]
         await asyncio.gather(*(self._pulls.pop(name).stop() for name in lost))
@@ -205,7 +170,7 @@ class Worker:
             self._receive(message, lane)
 
         def wanted() -> bool:
-            busy = self._breaker.state != "closed" or len(self._refused) > REFUSED_MAX
+            busy = self._breaker.state != "closed" or self._settling.refused > REFUSED_MAX
             return intake.has_room and not busy and not self._leave_reason
 
         return Pull(
@@ -222,22 +187,21 @@ class Worker:
         now = self._clock()
         self._active_at = now
         self._wake.set()
-        if message.key in self._in_hand:
+        if not self._settling.take(message, lane):
             return
-        self._in_hand[message.key] = lane, message
         try:
             if message.deliveries >= DELIVERIES_MAX:
                 detail = f"delivered {message.deliveries} times: it kills its workers"
                 raise UpdateRefused("too_many_deliveries", detail)
             work = self._function.read(message)
         except UpdateRefused as refused:
-            self._refused.append((message, refused))
+            self._settling.refuse(message, refused)
             return
         except Exception as error:
             # Whatever it is, this message does it every time: put it aside with what it did.
             logger.exception("%s cannot read a message", self.id)
             detail = f"it cannot be read: {error!r}"
-            self._refused.append((message, UpdateRefused("invalid_update", detail)))
+            self._settling.refuse(message, UpdateRefused("invalid_update", detail))
             return
         age_seconds = (self._now() - work.accepted_at) / 1e6
         self._intake.lanes[lane].add(work, now=now, age_seconds=age_seconds)
@@ -263,7 +227,7 @@ class Worker:
         self.summary.handled += len(works)
         self.summary.rows += sum(work.rows for work in works)
         self.summary.lanes[lane] = self.summary.lanes.get(lane, 0) + len(works)
-        await self._acknowledge(works)
+        await self._settling.acknowledge([work.message for work in works])
 
     def _hold(self, taken: list[Held], lane: Lane, error: LivefeedError) -> None:
         """The dependency is down: keep the messages, try later, pull nothing meanwhile."""
@@ -275,73 +239,14 @@ class Worker:
     async def _bisect(self, taken: list[Held], lane: Lane, refused: UpdateRefused) -> None:
         """One of them can never be handled: halve until it is alone."""
         if len(taken) == 1:
-            self._refused.append((taken[0].work.message, refused))
+            self._settling.refuse(taken[0].work.message, refused)
             return
         half = len(taken) // 2
         await self._handle(taken[:half], lane)
         await self._handle(taken[half:], lane)
 
-    async def _acknowledge(self, works: list[Work]) -> None:
-        for work in works:
-            self._in_hand.pop(work.message.key, None)
-        for work in works[:-1]:
-            self._connection.send(work.message.reply, b"+ACK")
-        # Acks of one connection are processed in order: the last one's answer speaks for all.
-        try:
-            await self._publisher.request(works[-1].message.reply, b"+ACK", seconds=2.0)
-        except LivefeedError:
-            # They will be delivered again, and change nothing.
-            logger.debug("%s: acknowledgements may be lost", self.id)
-
-    async def _dead_letter_one(self) -> None:
-        """Put one message aside; when that fails, hand the others back and wait a while."""
-        message, refused = self._refused.popleft()
-        if not await self._dead_letter(message, refused):
-            self._dead_letters_at = self._clock() + DEAD_LETTER_PAUSE_SECONDS
-            self._return([message, *(waiting for waiting, _ in self._refused)])
-            self._refused.clear()
-
-    async def _dead_letter(self, message: Message, refused: UpdateRefused) -> bool:
-        """Put a message aside with its origin; only then take it from the consumer."""
-        reason: DeadLetterReason = refused.reason
-        headers = {
-            "Nats-Msg-Id": message.key,
-            "Livefeed-Reason": reason,
-            "Livefeed-Error": refused.detail[:512],
-            "Livefeed-Subject": message.subject,
-            "Livefeed-Stream": message.stream,
-            "Livefeed-Sequence": str(message.sequence),
-        }
-        try:
-            await self._publisher.publish(subjects.dead_letters(reason), message.payload, headers)
-        except (Unavailable, OutcomeUnknown) as error:
-            logger.warning("%s: a dead letter waits for redelivery: %s", self.id, error)
-            return False
-        self._in_hand.pop(message.key, None)
-        self._connection.send(message.reply, b"+TERM " + reason.encode())
-        self.summary.dead_lettered += 1
-        return True
-
-    def _return(self, messages: Iterable[Message]) -> None:
-        """Have messages delivered again, to whoever asks."""
-        for message in messages:
-            self._in_hand.pop(message.key, None)
-            self._connection.send(message.reply, b"-NAK")
-
-    async def _keep_alive(self) -> None:
-        """Tell the server that what is in hand is in good hands, also while a call runs."""
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            now = self._clock()
-            for lane, kept_at in self._kept_alive_at.items():
-                if now - kept_at >= ACK_WAIT_SECONDS[lane] / 3:
-                    self._kept_alive_at[lane] = now
-                    for held_in, message in self._in_hand.values():
-                        if held_in == lane:
-                            self._connection.send(message.reply, b"+WPI")
-
     def _consider_leaving(self, now: float) -> None:
-        empty = not self._intake and not self._refused
+        empty = not self._intake and not self._settling.refused
         idle_seconds = TICK_SECONDS if self._policy.once else self._policy.idle_seconds
         if self._connection.closed_for_good.is_set():
             self.leave("nats connection closed")
@@ -365,16 +270,16 @@ class Worker:
         """Hand over: nobody waits for what this worker has in hand."""
         try:
             async with asyncio.timeout(WORKER_SETTLE_SECONDS - 1):
-                self._announce(leaving=True)
+                self._peers.announce_leaving()
                 await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
                 for lane, intake in self._intake.lanes.items():
                     while intake and self._breaker.state == "closed":
                         await self._handle(self._take(lane), lane)
-                while self._refused:
-                    await self._dead_letter_one()
+                while self._settling.refused:
+                    await self._settling.dead_letter_one()
         except TimeoutError:
             logger.warning("%s: not everything could be settled in time", self.id)
-        self._return([message for _, message in self._in_hand.values()])
+        self._settling.give_back_all()
 
     def _summarise(self) -> None:
         self.summary.reason = self._leave_reason or ""
