@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from functions.function import Work
 from livefeed.limits import AGED_SECONDS, ISOLATE_DELIVERIES, MIB
 from livefeed.subjects import LANES, Lane
-from livefeed.window import LaneWindow
+from livefeed.window import LaneWindow, most_overdue
 
-HELD_BYTES_MAX: Final = 32 * MIB
-"""Payload bytes of one lane in hand; above it nothing more is asked for."""
+HELD_BYTES_MAX: Final = 16 * MIB
+"""Payload bytes of one lane in hand, above which nothing more is asked for: the next call's."""
 HELD_MESSAGES_MAX: Final = 5_000
 TAKE_MESSAGES_MAX: Final = 500
 """Messages that one call of a function gets."""
@@ -107,15 +107,12 @@ class Intake:
     def __len__(self) -> int:
         return sum(map(len, self.lanes.values()))
 
-    def due(self, now: float) -> Lane | None:
-        """The lane to handle now: the highest that is due."""
-        for lane, intake in self.lanes.items():
-            due_at = intake.due_at()
-            if due_at is not None and due_at <= now:
-                return lane
-        return None
+    def due(self, now: float, lanes: Iterable[Lane] = LANES) -> Lane | None:
+        """Of these lanes the one to handle now."""
+        due_at = {lane: self.lanes[lane].due_at() for lane in lanes}
+        return most_overdue({lane: at for lane, at in due_at.items() if at is not None}, now)
 
-    def next_due_at(self) -> float | None:
-        """When the next lane will be due."""
-        times = [intake.due_at() for intake in self.lanes.values()]
+    def next_due_at(self, lanes: Iterable[Lane] = LANES) -> float | None:
+        """When the next of these lanes will be due."""
+        times = [self.lanes[lane].due_at() for lane in lanes]
         return min((time for time in times if time is not None), default=None)

@@ -1,29 +1,32 @@
 """The worker: a short-lived process that runs one function. The only loop.
 
-It pulls, reads, hands due lanes to the function, settles, and leaves: when idle, at the end of its
-life, above its memory cap, or when told to. While the function's dependency is down it holds what
-it has and pulls nothing.
+It pulls, reads, hands due lanes to the function, high beside the others, settles, and leaves: when
+idle, at the end of its life, above its memory cap, or when told to. While the function's dependency
+is down it holds what it has and pulls nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import resource
 import secrets
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, cast
 
 from functions.function import Function
 from functions.intake import Held, Intake
 from functions.life import Summary, WorkerPolicy
 from functions.peers import Peers
+from functions.pulls import Pulls
+from functions.schedule import Schedule
 from functions.settling import REFUSED_MAX, Settling
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
-from livefeed.adapters.nats.pull import Message, Pull
+from livefeed.adapters.nats.pull import Message
 from livefeed.breaker import Breaker
 from livefeed.errors import (
     LivefeedError,
@@ -34,18 +37,15 @@ from livefeed.errors import (
 from livefeed.limits import (
     DELIVERIES_MAX,
     MIB,
-    WORKER_MEMORY_BYTES_MAX,
     WORKER_SETTLE_SECONDS,
 )
-from livefeed.subjects import Lane
-from livefeed.topology import Consumer
+from livefeed.subjects import LANES, Lane
 
 logger = logging.getLogger(__name__)
 
-PULL_MESSAGES: Final = 256
-PULL_BYTES: Final = 2 * MIB
-"""More than the largest message, or the server would refuse to send it."""
 TICK_SECONDS: Final = 0.25
+DEAD_LETTERS: Final = "dead letters"
+"""The task that puts messages aside, beside those named after lanes."""
 
 
 class Worker:
@@ -58,6 +58,8 @@ class Worker:
         policy: When to leave.
         clock: Monotonic seconds.
         now_microseconds: Microseconds since 1970.
+        bulk: Where medium and low are pulled: with a connection of their own, a high message never
+            waits in a socket behind their backlog.
     """
 
     def __init__(
@@ -69,17 +71,28 @@ class Worker:
         *,
         clock: Callable[[], float] = time.monotonic,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+        bulk: Connection | None = None,
     ) -> None:
         self.id = f"{function.name}-{secrets.token_hex(6)}"
         self.summary = Summary(function.name, self.id)
         self._function = function
-        self._connection = connection
+        self._connections = [connection, bulk or connection]
         self._policy = policy
         self._clock = clock
         self._now = now_microseconds
-        self._intake = Intake(function.windows)
-        self._pulls: dict[str, Pull] = {}
+        # Who is called once is not called to wait.
+        self._intake = Intake(dict.fromkeys(LANES, 0.0) if policy.once else function.windows)
+        self._pulls = Pulls(
+            {lane: connection if lane == "high" else bulk or connection for lane in LANES},
+            receive=self._receive,
+            wanted=self._wants,
+            clock=clock,
+            once=policy.once,
+        )
         self._breaker = Breaker()
+        self._schedule = Schedule(self._intake, self._breaker)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """What runs now: at most one for each place of the schedule, and one for dead letters."""
         self._wake = asyncio.Event()
         self._leave_reason: str | None = None
         self._active_at = self._started_at = clock()
@@ -95,8 +108,8 @@ class Worker:
     async def run(self) -> Summary:
         """Work until it is time to leave."""
         self._peers.listen()
-        self._connection.when_lost(self._on_lost)
-        self._connection.when_regained(self._on_regained)
+        for connection in set(self._connections):
+            self._watch(connection)
         alive = asyncio.create_task(self._settling.keep_alive(), name="keep-alive")
         try:
             while self._leave_reason is None:
@@ -104,22 +117,48 @@ class Worker:
             await self._drain()
         finally:
             alive.cancel()
+            await self._cancel()
         self._summarise()
         return self.summary
 
+    def _watch(self, connection: Connection) -> None:
+        async def lost() -> None:
+            self._pulls.lost(connection)
+
+        async def regained() -> None:
+            self._wake.set()
+            self._pulls.ask()
+
+        connection.when_lost(lost)
+        connection.when_regained(regained)
+
     async def _step(self) -> None:
-        """Handle what is due, or wait for a message, a due time, or a tick."""
+        """Start what is due, and wait for a message, an end, a due time, or a tick."""
         now = self._clock()
         if now - self._ticked_at >= TICK_SECONDS:
             await self._tick(now)
-        lane = self._intake.due(now)
-        refused = self._settling.dead_letter_due(now)
-        if refused:
-            await self._settling.dead_letter_one()
-        if lane is not None and self._breaker.allows(now):
-            await self._handle(self._take(lane), lane)
-        elif not refused:
-            await self._rest(now)
+        self._start_due(now)
+        await self._rest(now)
+        self._reap()
+
+    def _start_due(self, now: float) -> None:
+        while (lane := self._schedule.next(now)) is not None:
+            self._start(lane, self._handle(self._take(lane), lane))
+        if self._settling.dead_letter_due(now) and DEAD_LETTERS not in self._tasks:
+            self._start(DEAD_LETTERS, self._settling.dead_letter_one())
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks[name] = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda _: self._wake.set())
+
+    def _reap(self) -> None:
+        """Forget what has ended; an error that nobody thought of ends the worker."""
+        for name in [name for name, task in self._tasks.items() if task.done()]:
+            if name != DEAD_LETTERS:
+                self._schedule.ended(cast(Lane, name))
+                # There is room again.
+                self._pulls.ask()
+            self._tasks.pop(name).result()
 
     def _take(self, lane: Lane) -> list[Held]:
         function = self._function
@@ -128,60 +167,26 @@ class Worker:
         )
 
     async def _rest(self, now: float) -> None:
-        self._wake.clear()
-        due_at = self._intake.next_due_at()
-        if due_at is not None and self._breaker.state != "closed":
-            due_at = self._breaker.retry_at()
+        due_at = self._schedule.look_at()
         seconds = TICK_SECONDS if due_at is None else min(TICK_SECONDS, max(0.0, due_at - now))
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             pass
+        self._wake.clear()
 
     async def _tick(self, now: float) -> None:
         """Everything that is done a few times a second, whatever the load."""
         self._ticked_at = now
         self._peers.announce(now)
-        await self._assign(now)
-        for pull in self._pulls.values():
-            pull.ask()
+        await self._pulls.serve(self._function.sources(self._peers.partitions(now)))
+        self._pulls.ask()
         self._consider_leaving(now)
-        # Other tasks run even when there is always something due.
-        await asyncio.sleep(0)
 
-    async def _assign(self, now: float) -> None:
-        """Pull what this worker serves, and nothing else."""
-        wanted = {
-            consumer.name: (lane, consumer)
-            for lane, consumer in self._function.sources(self._peers.partitions(now))
-        }
-        lost = [name for name in self._pulls if name not in wanted]
-        await asyncio.gather(*(self._pulls.pop(name).stop() for name in lost))
-        for name, (lane, consumer) in wanted.items():
-            if name not in self._pulls:
-                self._pulls[name] = self._pull(lane, consumer)
-                self._pulls[name].start()
-
-    def _pull(self, lane: Lane, consumer: Consumer) -> Pull:
-        intake = self._intake.lanes[lane]
-
-        def receive(message: Message) -> None:
-            self._receive(message, lane)
-
-        def wanted() -> bool:
-            busy = self._breaker.state != "closed" or self._settling.refused > REFUSED_MAX
-            return intake.has_room and not busy and not self._leave_reason
-
-        return Pull(
-            self._connection,
-            consumer,
-            batch=PULL_MESSAGES,
-            batch_bytes=PULL_BYTES,
-            on_message=receive,
-            wanted=wanted,
-            clock=self._clock,
-        )
+    def _wants(self, lane: Lane) -> bool:
+        busy = self._breaker.state != "closed" or self._settling.refused > REFUSED_MAX
+        return self._intake.lanes[lane].has_room and not busy and not self._leave_reason
 
     def _receive(self, message: Message, lane: Lane) -> None:
         now = self._clock()
@@ -246,40 +251,42 @@ class Worker:
         await self._handle(taken[half:], lane)
 
     def _consider_leaving(self, now: float) -> None:
-        empty = not self._intake and not self._settling.refused
-        idle_seconds = TICK_SECONDS if self._policy.once else self._policy.idle_seconds
-        if self._connection.closed_for_good.is_set():
+        empty = not self._intake and not self._settling.refused and not self._tasks
+        once = self._policy.once and self._pulls.exhausted
+        if any(connection.closed_for_good.is_set() for connection in self._connections):
             self.leave("nats connection closed")
         elif now - self._started_at >= self._policy.life_seconds:
             self.leave("end of life")
-        elif empty and now - self._active_at >= idle_seconds:
+        elif empty and (once or now - self._active_at >= self._policy.idle_seconds):
             self.leave("idle")
-        elif _memory_bytes() > WORKER_MEMORY_BYTES_MAX:
+        elif _memory_bytes() > self._policy.memory_bytes_max:
             self.leave("memory")
-
-    async def _on_lost(self) -> None:
-        for pull in self._pulls.values():
-            pull.lost()
-
-    async def _on_regained(self) -> None:
-        self._wake.set()
-        for pull in self._pulls.values():
-            pull.ask()
 
     async def _drain(self) -> None:
         """Hand over: nobody waits for what this worker has in hand."""
         try:
             async with asyncio.timeout(WORKER_SETTLE_SECONDS - 1):
                 self._peers.announce_leaving()
-                await asyncio.gather(*(pull.stop() for pull in self._pulls.values()))
-                for lane, intake in self._intake.lanes.items():
-                    while intake and self._breaker.state == "closed":
-                        await self._handle(self._take(lane), lane)
-                while self._settling.refused:
-                    await self._settling.dead_letter_one()
+                await self._pulls.stop()
+                while self._tasks or self._has_more():
+                    if self._has_more():
+                        # Nothing gathers any more.
+                        self._start_due(math.inf)
+                    await asyncio.wait(self._tasks.values(), return_when="FIRST_COMPLETED")
+                    self._reap()
         except TimeoutError:
             logger.warning("%s: not everything could be settled in time", self.id)
+            await self._cancel()
         self._settling.give_back_all()
+
+    def _has_more(self) -> bool:
+        handled = bool(self._intake) and self._breaker.state == "closed"
+        return handled or bool(self._settling.refused)
+
+    async def _cancel(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _summarise(self) -> None:
         self.summary.reason = self._leave_reason or ""
