@@ -8,6 +8,7 @@ is down it holds what it has and pulls nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -15,6 +16,7 @@ import resource
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final, cast
 
 from functions.function import Function
@@ -295,5 +297,8 @@ class Worker:
 
 
 def _memory_bytes() -> int:
-    """Largest memory that this process had so far."""
+    """The memory that this process has; where there is no /proc, the most that it ever had."""
+    # Not the most where it can be helped: on Linux that begins with the parent's, before exec.
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
