@@ -38,6 +38,7 @@ class LaneIntake:
         self._window = LaneWindow(window_seconds)
         self._held: deque[Held] = deque()
         self._bytes = 0
+        self._take_max = TAKE_MESSAGES_MAX
         self._aged_at = math.inf
         """When the first of them has waited enough, wherever it stands."""
 
@@ -69,7 +70,7 @@ class LaneIntake:
         """The oldest messages, as many as one call may get; one that failed often comes alone."""
         taken: list[Held] = []
         rows = size = 0
-        while self._held and len(taken) < TAKE_MESSAGES_MAX:
+        while self._held and len(taken) < self._take_max:
             held = self._held[0]
             alone = held.work.message.deliveries >= ISOLATE_DELIVERIES
             weight = len(held.work.message.payload)
@@ -85,8 +86,17 @@ class LaneIntake:
         self._age()
         return taken
 
+    def succeeded(self) -> None:
+        """A call came back: the next may be larger again."""
+        self._take_max = min(TAKE_MESSAGES_MAX, 2 * self._take_max)
+
     def put_back(self, taken: list[Held]) -> None:
-        """Have them in hand again, oldest first."""
+        """Have them in hand again, oldest first; fewer at once are tried next.
+
+        What failed together may be too much for a stream that is nearly full, or for the time that
+        a statement may take.
+        """
+        self._take_max = max(1, len(taken) // 2)
         self._held.extendleft(reversed(taken))
         self._age()
         self._bytes += sum(len(held.work.message.payload) for held in taken)

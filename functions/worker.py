@@ -229,6 +229,7 @@ class Worker:
             self._intake.lanes[lane].put_back(taken)
             raise
         self._breaker.succeeded()
+        self._intake.lanes[lane].succeeded()
         self._active_at = self._clock()
         self.summary.calls += 1
         self.summary.handled += len(works)
