@@ -12,6 +12,7 @@ import asyncpg
 import psutil
 
 from functions.pool import Pool, PoolPolicy
+from livefeed import subjects
 from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.adapters.nats.publish import Publisher
@@ -106,6 +107,20 @@ async def test_both_functions_start_from_none(stack: Stack) -> None:
         seconds=10,
         what="they left",
     )
+
+
+async def test_what_no_hint_tells_of_is_found(stack: Stack) -> None:
+    """A pool that found nothing to do before finds what was stored without passing by."""
+    await stack.start_pool()
+    await asyncio.sleep(2)
+    assert not stack.worker_pids("deliver")
+    connection = await stack.nats()
+    await connection.jetstream().publish(subjects.lanes("low", 7), b"no lane message")
+    await until(
+        lambda: stack.worker_pids("deliver"), seconds=2 + BUSY_COMPUTER_SECONDS, what="a worker"
+    )
+    await stack.settled()
+    assert not stack.worker_pids("prioritize")
 
 
 async def test_a_second_worker_takes_over_part_of_the_partitions(stack: Stack) -> None:
@@ -258,11 +273,13 @@ async def test_without_a_database_no_worker_of_deliver_is_started(
 
 
 async def test_a_pool_that_is_told_to_leave_takes_its_workers_along(stack: Stack) -> None:
-    """Nobody is left behind, and nothing is left in anybody's hands."""
+    """Nobody is left behind, and nothing of what they had waits for its ack wait."""
     pool = await stack.start_pool(worker_processes_max=2)
     await stack.publish([update(f"u{number}") for number in range(500)])
     await until(lambda: stack.worker_pids("deliver"), seconds=20, what="a worker")
     workers = stack.worker_pids("deliver") + stack.worker_pids("prioritize")
     assert await pool.stop() == 0
     assert not any(psutil.pid_exists(pid) for pid in workers)
-    assert await in_hands(stack, UPDATES, LANE_STREAM) == 0
+    await pool.start()
+    await stack.settled(seconds=ACK_WAIT_SECONDS["medium"] * 0.9)
+    assert await rows(stack) == 500
