@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from functions.function import Work
 from livefeed.limits import AGED_SECONDS, ISOLATE_DELIVERIES, MIB
 from livefeed.subjects import LANES, Lane
-from livefeed.window import LaneWindow
+from livefeed.window import LaneWindow, most_overdue
 
-HELD_BYTES_MAX: Final = 32 * MIB
-"""Payload bytes of one lane in hand; above it nothing more is asked for."""
+HELD_BYTES_MAX: Final = 16 * MIB
+"""Payload bytes of one lane in hand, above which nothing more is asked for: the next call's."""
 HELD_MESSAGES_MAX: Final = 5_000
 TAKE_MESSAGES_MAX: Final = 500
 """Messages that one call of a function gets."""
@@ -38,6 +38,7 @@ class LaneIntake:
         self._window = LaneWindow(window_seconds)
         self._held: deque[Held] = deque()
         self._bytes = 0
+        self._take_max = TAKE_MESSAGES_MAX
         self._aged_at = math.inf
         """When the first of them has waited enough, wherever it stands."""
 
@@ -69,7 +70,7 @@ class LaneIntake:
         """The oldest messages, as many as one call may get; one that failed often comes alone."""
         taken: list[Held] = []
         rows = size = 0
-        while self._held and len(taken) < TAKE_MESSAGES_MAX:
+        while self._held and len(taken) < self._take_max:
             held = self._held[0]
             alone = held.work.message.deliveries >= ISOLATE_DELIVERIES
             weight = len(held.work.message.payload)
@@ -85,8 +86,17 @@ class LaneIntake:
         self._age()
         return taken
 
+    def succeeded(self) -> None:
+        """A call came back: the next may be larger again."""
+        self._take_max = min(TAKE_MESSAGES_MAX, 2 * self._take_max)
+
     def put_back(self, taken: list[Held]) -> None:
-        """Have them in hand again, oldest first."""
+        """Have them in hand again, oldest first; fewer at once are tried next.
+
+        What failed together may be too much for a stream that is nearly full, or for the time that
+        a statement may take.
+        """
+        self._take_max = max(1, len(taken) // 2)
         self._held.extendleft(reversed(taken))
         self._age()
         self._bytes += sum(len(held.work.message.payload) for held in taken)
@@ -107,15 +117,12 @@ class Intake:
     def __len__(self) -> int:
         return sum(map(len, self.lanes.values()))
 
-    def due(self, now: float) -> Lane | None:
-        """The lane to handle now: the highest that is due."""
-        for lane, intake in self.lanes.items():
-            due_at = intake.due_at()
-            if due_at is not None and due_at <= now:
-                return lane
-        return None
+    def due(self, now: float, lanes: Iterable[Lane] = LANES) -> Lane | None:
+        """Of these lanes the one to handle now."""
+        due_at = {lane: self.lanes[lane].due_at() for lane in lanes}
+        return most_overdue({lane: at for lane, at in due_at.items() if at is not None}, now)
 
-    def next_due_at(self) -> float | None:
-        """When the next lane will be due."""
-        times = [intake.due_at() for intake in self.lanes.values()]
+    def next_due_at(self, lanes: Iterable[Lane] = LANES) -> float | None:
+        """When the next of these lanes will be due."""
+        times = [self.lanes[lane].due_at() for lane in lanes]
         return min((time for time in times if time is not None), default=None)

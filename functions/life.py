@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 
+from livefeed.limits import WORKER_MEMORY_BYTES_MAX
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPolicy:
-    """When a worker leaves, in seconds."""
+    """When a worker leaves, in seconds and bytes."""
 
     idle_seconds: float
     life_seconds: float
+    memory_bytes_max: int = WORKER_MEMORY_BYTES_MAX
     once: bool = False
-    """Leave as soon as nothing is in hand and nothing comes."""
+    """Gather nothing, take what is there, and leave."""
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """The pool: starts workers when there is work, from none, and replaces those that end.
 
-A worker is wanted on a hint (an update passes by, or a wake) or on lag, which is looked at each
-second. While Postgres is away no worker of deliver is started; one that crashes again and again is
-started later and later. Now and then, while there was work, it runs `retain`.
+A worker is wanted on a hint (an update passes by, or a wake) or on lag, which is looked at every
+second or two. While Postgres is away no worker of deliver is started; one that crashes again and
+again is started later and later. Now and then, while there was work, it runs `retain`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection, DirectSubscription
-from livefeed.adapters.nats.lag import consumer_lag
+from livefeed.adapters.nats.lag import consumer_lag, last_sequence
 from livefeed.adapters.nats.purge import progress
 from livefeed.adapters.process import Child
 from livefeed.breaker import Breaker
@@ -31,6 +31,9 @@ from livefeed.topology import LANE_STREAM, UPDATES
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
+ASLEEP_SECONDS: Final = 2.0
+"""How often is looked while nothing waits and nobody works: the hint makes it look at once, and is
+lost only with the connection, after whose return it looks too."""
 SUCCESSOR_LEAD_SECONDS: Final = 2.0
 """How long before a worker's end its successor is started."""
 CRASHED_WITHIN_SECONDS: Final = 5.0
@@ -92,6 +95,8 @@ class Team:
     """Pids of workers near their end whose successor was started."""
     crashes: int = 0
     not_before: float = 0.0
+    nothing_until: int | None = None
+    """The stream's last sequence when nothing was waiting; None when something was."""
 
 
 class Pool:
@@ -134,6 +139,7 @@ class Pool:
     async def run(self) -> None:
         """Run until told to leave."""
         self._connection.subscribe_direct(subjects.CONTROL_WAKE, self._on_hint)
+        self._connection.when_regained(self._on_regained)
         while not self._leaving and not self._connection.closed_for_good.is_set():
             await self._look()
             self._listen_when_asleep()
@@ -148,19 +154,23 @@ class Pool:
     async def _look(self) -> None:
         """Start what is wanted now."""
         hinted, self._hinted = self._hinted, False
-        database = await self._database_is_there()
         for team in self._teams.values():
-            if team.function == "deliver" and not database:
-                continue
             wanted = await self._wanted(team, hinted=hinted)
             now = time.monotonic()
-            while len(team.started) < wanted and now >= team.not_before:
-                self._start(team)
             self._start_successors(team, now)
-        if database and not self._retain.started and self._upkeep.due(time.monotonic()):
+            if len(team.started) >= wanted or now < team.not_before:
+                continue
+            # Asked only when it matters: an idle stack asks nobody.
+            if team.function == "deliver" and not await self._database_is_there():
+                continue
+            while len(team.started) < wanted:
+                self._start(team)
+        if not self._retain.started and self._upkeep.due(time.monotonic()):
             await self._retain_if_wanted()
 
     async def _retain_if_wanted(self) -> None:
+        if not await self._database_is_there():
+            return
         try:
             handled = await progress(self._connection, STREAMS.values())
         except Unavailable as error:
@@ -176,11 +186,25 @@ class Pool:
         if running >= self._policy.processes_max:
             return running
         try:
-            lag = sum((await consumer_lag(self._connection, STREAMS[team.function])).values())
+            lag = await self._lag(team)
         except Unavailable as error:
             logger.debug("pool: %s", error)
             return running
         return workers_wanted(lag=lag, running=running, processes_max=self._policy.processes_max)
+
+    async def _lag(self, team: Team) -> int:
+        """Messages that wait for a function.
+
+        Where none was pending or in anybody's hands, none is until another one is stored: while
+        nothing happens only the stream is asked, not its 48 consumers.
+        """
+        stream = STREAMS[team.function]
+        last = await last_sequence(self._connection, stream)
+        if last == team.nothing_until:
+            return 0
+        lag = sum((await consumer_lag(self._connection, stream)).values())
+        team.nothing_until = None if lag else last
+        return lag
 
     def _start(self, team: Team) -> None:
         worker = self._start_worker(team.function)
@@ -250,10 +274,17 @@ class Pool:
         self._hinted = True
         self._changed.set()
 
+    async def _on_regained(self) -> None:
+        # What passed by meanwhile was no hint.
+        self._changed.set()
+
     def _seconds_to_next_look(self) -> float:
         now = time.monotonic()
         waits = [team.not_before - now for team in self._teams.values() if team.not_before > now]
-        return min([LOOK_SECONDS, *waits])
+        asleep = all(
+            not team.started and team.nothing_until is not None for team in self._teams.values()
+        )
+        return min([ASLEEP_SECONDS if asleep else LOOK_SECONDS, *waits])
 
     async def _stop_all(self) -> None:
         teams = [*self._teams.values(), self._retain]

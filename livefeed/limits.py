@@ -128,7 +128,7 @@ WORKER_LIFE_SECONDS: Final = 300.0
 WORKER_SETTLE_SECONDS: Final = 5.0
 """How long a worker may take to settle after SIGTERM."""
 WORKER_MEMORY_BYTES_MAX: Final = 512 * MIB
-"""A worker above this leaves."""
+"""A worker above this leaves; a setting may change it."""
 RETAIN_BUDGET_SECONDS: Final = 30.0
 """A run of `retain` that the pool started trims no longer than this; the next one goes on."""
 RETAIN_IDLE_SECONDS: Final = 600.0

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from livefeed.errors import Misconfigured
-from livefeed.limits import LANE_MESSAGE_BYTES_MAX, MIB
+from livefeed.limits import LANE_MESSAGE_BYTES_MAX, MIB, WORKER_MEMORY_BYTES_MAX
 
 SECRET_BYTES_MIN = 32
 
@@ -109,6 +109,11 @@ class Settings(BaseSettings):
     )
     worker_life_seconds: float = Field(
         300.0, gt=0, description="A worker leaves at this age; its successor is started first."
+    )
+    worker_memory_bytes_max: int = Field(
+        WORKER_MEMORY_BYTES_MAX,
+        ge=64 * MIB,
+        description="A worker whose memory grew above this leaves, and the pool starts another.",
     )
     retain_seconds: float = Field(
         60.0,

@@ -9,6 +9,7 @@ after a moment.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 from livefeed.subjects import Lane
@@ -48,3 +49,17 @@ class LaneWindow:
         arrivals = self._arrivals
         full = len(arrivals) == QUIET_ARRIVALS_MAX
         return not full or arrivals[0] < now - self._seconds
+
+
+def most_overdue(due_at: Mapping[Lane, float], now: float) -> Lane | None:
+    """Of the lanes that are due, the one to handle: high, else who waits longest in its windows.
+
+    Args:
+        due_at: When each lane was or will be due; lanes with nothing in hand are left out.
+        now: The clock.
+    """
+    overdue = {lane: now - at for lane, at in due_at.items() if at <= now}
+    if not overdue or "high" in overdue:
+        return "high" if overdue else None
+    # The usual windows, also where a setting makes them shorter; the first of equals wins.
+    return max(overdue, key=lambda lane: (overdue[lane] / WINDOW_SECONDS[lane], lane == "medium"))

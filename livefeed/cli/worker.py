@@ -77,16 +77,18 @@ async def _work(settings: Settings, name: str, *, once: bool) -> Summary:
     policy = WorkerPolicy(
         idle_seconds=settings.worker_idle_seconds,
         life_seconds=settings.worker_life_seconds,
+        memory_bytes_max=settings.worker_memory_bytes_max,
         once=once,
     )
     async with (
         nats_connection(settings, f"livefeed-{name}") as connection,
+        nats_connection(settings, f"livefeed-{name}-bulk") as bulk,
         primary_pool(settings, f"livefeed-{name}") as pool,
     ):
         publisher = Publisher(connection)
         publisher.start()
         function = _function(name, settings, connection, publisher, pool)
-        worker = Worker(function, connection, publisher, policy)
+        worker = Worker(function, connection, publisher, policy, bulk=bulk)
         leaving = asyncio.create_task(_leave(leave, lambda: worker.leave("signal")), name="leave")
         try:
             return await worker.run()

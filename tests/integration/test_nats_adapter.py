@@ -266,6 +266,49 @@ async def test_a_pull_that_stops_leaves_the_rest(
         assert len(worker.messages) == 100
 
 
+async def test_a_stop_under_load_leaves_no_message_behind(
+    connection: Connection, nats: str
+) -> None:
+    """Handed over in the middle of a stream of messages: none has to wait for its ack wait.
+
+    What the server had queued when it heard of the stop it delivers again at once.
+    """
+    count, messages, late, stops = 2000, set[int](), list[int](), 0
+    async with connected(nats) as other:
+
+        async def stream() -> None:
+            for number in range(count):
+                other.send(SUBJECT, b"%d" % number)
+                await asyncio.sleep(0.001)
+
+        def look(message: Message) -> None:
+            time.sleep(0.0005)  # it is read, as a worker does
+            waited = time.time() - message.stored_at / 1e6
+            messages.add(message.sequence)
+            connection.send(message.reply, b"+ACK")
+            if message.deliveries > 1 and waited > CONSUMER.ack_wait_seconds * 0.9:
+                late.append(message.sequence)
+
+        streaming = asyncio.create_task(stream(), name="stream")
+        while len(messages) < count and not late:
+            stops += 1
+            pull = Pull(
+                connection,
+                CONSUMER,
+                batch=256,
+                batch_bytes=2 * MIB,
+                on_message=look,
+                wanted=lambda: True,
+                clock=time.monotonic,
+            )
+            pull.start()
+            await asyncio.sleep(0.003)
+            await pull.stop()
+        await streaming
+        assert late == [], f"after {stops} stops"
+        assert stops > 50
+
+
 async def test_a_pull_outlives_its_consumer(connection: Connection, publisher: Publisher) -> None:
     """Without its consumer a pull says so and asks now and then; with a new one it goes on."""
     worker = Worker(connection)

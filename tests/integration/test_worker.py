@@ -6,15 +6,17 @@ import time
 from collections.abc import Sequence
 
 import asyncpg
+import pytest
 
 from functions.function import Work
 from functions.life import WorkerPolicy
 from functions.worker import Worker
 from livefeed.adapters.nats.connection import close, connect
+from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.pull import Message
 from livefeed.subjects import Lane
-from livefeed.topology import Consumer, prioritize_consumer
+from livefeed.topology import UPDATES, Consumer, prioritize_consumer
 from tests.servers import Stack, until, update
 
 
@@ -52,6 +54,87 @@ async def test_a_message_is_handled_once_however_long_it_takes(nats: str) -> Non
     await close(connection)
     assert sorted(function.handled) == list(range(1, 1501))
     assert summary.handled == 1500
+
+
+class Lanes(Slow):
+    """A function with two lanes, of which the low one takes its time."""
+
+    def sources(self, _partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
+        lanes: list[Lane] = ["high", "low"]
+        return [(lane, prioritize_consumer(lane)) for lane in lanes]
+
+    async def handle(self, works: Sequence[Work]) -> None:
+        if works[0].message.subject.startswith("feed.updates.low"):
+            await asyncio.sleep(self.seconds)
+        self.handled += [work.message.sequence for work in works]
+
+
+async def test_high_does_not_wait_for_a_call_of_another_lane(nats: str) -> None:
+    """While a slow call of low runs, high messages are handled one after the other."""
+    connection, bulk = await connect([nats], name="tests"), await connect([nats], name="bulk")
+    publisher = Publisher(connection)
+    publisher.start()
+    function = Lanes(1.0)
+    policy = WorkerPolicy(idle_seconds=0.3, life_seconds=60)
+    worker = Worker(function, connection, publisher, policy, bulk=bulk)
+    running = asyncio.create_task(worker.run())
+    await publisher.publish("feed.updates.low.t", b"x")
+    await asyncio.sleep(0.3)
+    for number in range(2, 5):
+        await publisher.publish("feed.updates.high.t", b"x")
+        await until(lambda number=number: number in function.handled, what="high was handled")
+    assert 1 not in function.handled, "the call of low still runs"
+    summary = await running
+    await asyncio.gather(close(connection), close(bulk))
+    assert function.handled == [2, 3, 4, 1]
+    assert (summary.lanes, summary.reason) == ({"high": 3, "low": 1}, "idle")
+
+
+async def test_a_call_that_runs_is_finished_before_a_worker_leaves(nats: str) -> None:
+    """Told to leave, it waits for the calls of all lanes, and settles them."""
+    connection = await connect([nats], name="tests")
+    publisher = Publisher(connection)
+    publisher.start()
+    function = Lanes(1.0)
+    worker = Worker(function, connection, publisher, WorkerPolicy(idle_seconds=9, life_seconds=60))
+    running = asyncio.create_task(worker.run())
+    await publisher.publish_batch([("feed.updates.low.t", b"x", None) for _ in range(600)])
+    await asyncio.sleep(0.3)
+    worker.leave("signal")
+    summary = await running
+    lag = await consumer_lag(connection, UPDATES)
+    await close(connection)
+    assert summary.handled == len(function.handled)
+    assert 0 < summary.handled <= 600
+    assert lag["prioritize-low"] == 600 - summary.handled
+
+
+async def test_an_error_that_nobody_thought_of_ends_the_worker(nats: str) -> None:
+    """It is not swallowed: the worker ends with it, and another one is started."""
+
+    class Broken(Slow):
+        async def handle(self, works: Sequence[Work]) -> None:
+            raise LookupError("nobody thought of it")
+
+    connection = await connect([nats], name="tests")
+    publisher = Publisher(connection)
+    publisher.start()
+    await publisher.publish("feed.updates.high.t", b"x")
+    policy = WorkerPolicy(idle_seconds=9, life_seconds=60)
+    with pytest.raises(LookupError):
+        await Worker(Broken(0), connection, publisher, policy).run()
+    await close(connection)
+
+
+async def test_a_worker_above_its_memory_leaves(nats: str) -> None:
+    """What it has in hand is handled first."""
+    connection = await connect([nats], name="tests")
+    publisher = Publisher(connection)
+    publisher.start()
+    policy = WorkerPolicy(idle_seconds=9, life_seconds=60, memory_bytes_max=1)
+    summary = await Worker(Slow(0), connection, publisher, policy).run()
+    await close(connection)
+    assert summary.reason == "memory"
 
 
 async def test_any_bytes_in_a_subject_end_somewhere(stack: Stack) -> None:

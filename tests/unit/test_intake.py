@@ -1,7 +1,7 @@
 """What a worker holds, and which lane it handles next."""
 
 from functions.function import Work
-from functions.intake import Intake
+from functions.intake import Held, Intake
 from livefeed.adapters.nats.pull import Message
 
 WINDOWS = {"high": 0.0, "medium": 5.0, "low": 15.0}
@@ -86,8 +86,8 @@ def test_what_is_put_back_comes_first_again() -> None:
         lane.add(work(rows=rows), now=0.0, age_seconds=0.0)
     taken = lane.take(rows_max=3, bytes_max=1000)
     lane.put_back(taken)
-    assert [held.work.rows for held in lane.take(rows_max=100, bytes_max=1000)] == [1, 2, 3]
-    assert not lane
+    assert [held.work.rows for held in lane] == [1, 2, 3]
+    assert [held.work.rows for held in lane.take(rows_max=100, bytes_max=1000)] == [1]
 
 
 def test_a_full_lane_asks_for_no_more() -> None:
@@ -97,3 +97,23 @@ def test_a_full_lane_asks_for_no_more() -> None:
     for _ in range(5000):
         lane.add(work(), now=0.0, age_seconds=0.0)
     assert not lane.has_room
+
+
+def test_what_failed_together_is_tried_in_parts() -> None:
+    """Half as many after each failure, at least one; twice as many after each success."""
+    lane = Intake(WINDOWS).lanes["high"]  # type: ignore[arg-type]
+    for _ in range(8):
+        lane.add(work(), now=0.0, age_seconds=0.0)
+
+    def take() -> list[Held]:
+        return lane.take(rows_max=100, bytes_max=1000)
+
+    sizes = []
+    for _ in range(5):
+        taken = take()
+        sizes.append(len(taken))
+        lane.put_back(taken)
+    for _ in range(3):
+        lane.succeeded()
+        sizes.append(len(take()))
+    assert sizes == [8, 4, 2, 1, 1, 2, 4, 2]

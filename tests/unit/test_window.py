@@ -3,7 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livefeed.window import QUIET_ARRIVALS_MAX, QUIET_GATHER_SECONDS, LaneWindow
+from livefeed.window import (
+    QUIET_ARRIVALS_MAX,
+    QUIET_GATHER_SECONDS,
+    LaneWindow,
+    most_overdue,
+)
 
 
 def busy(window_seconds: float, now: float) -> LaneWindow:
@@ -48,3 +53,12 @@ def test_nothing_waits_beyond_its_window(
         window.arrived(received)
     due_at = window.due_at(received)
     assert received <= due_at <= received + max(window_seconds, QUIET_GATHER_SECONDS)
+
+
+def test_the_longest_overdue_lane_goes_first_in_windows_of_its_own() -> None:
+    """High before all; then medium, unless low waits three times as long."""
+    assert most_overdue({"medium": 1.0, "low": 1.0}, 0.0) is None
+    assert most_overdue({"high": 9.0, "medium": 1.0, "low": 0.0}, 9.0) == "high"
+    assert most_overdue({"medium": 1.0, "low": 1.0}, 1.0) == "medium"
+    assert most_overdue({"medium": 6.0, "low": 1.0}, 8.6) == "medium"
+    assert most_overdue({"medium": 6.0, "low": 1.0}, 8.4) == "low"

@@ -92,6 +92,10 @@ class Connection(Client):
         self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
         # Without a connection nothing can come either.
         if self.is_connected:
+            # nats-py's ping overtakes what waits for the socket: its answer would come while
+            # messages still do.
+            self._transport.writelines(self._pending)  # type: ignore[union-attr]
+            self._pending, self._pending_data_size = [], 0
             with contextlib.suppress(NatsError):
                 await self.flush(2)
         self._forget(subscription)

@@ -25,8 +25,14 @@ BATCH_MESSAGES_MAX: Final = 1000
 """The server's bound of an atomic batch."""
 BATCH_BYTES_MAX: Final = 4 * MIB
 """Payloads of one atomic batch; each is acknowledged before the next is sent."""
-BUSY_CODES: Final = frozenset({10167, 10077, 10074})
-"""Too many requests, stream full, insufficient storage: the server says come back."""
+FULL_CODES: Final = frozenset({10077, 10074})
+"""Stream full, insufficient storage."""
+BUSY_CODES: Final = FULL_CODES | {10167}
+"""These and too many requests: the server says come back."""
+FULL: Final = (
+    "the stream is full: what was handled is purged where `livefeed pool` runs, "
+    "and a larger LIVEFEED_STREAM_BYTES_MAX holds more"
+)
 
 Outbound = tuple[str, bytes, Mapping[str, str] | None]
 """`(subject, payload, headers)`."""
@@ -168,8 +174,10 @@ class Publisher:
             return
         reply = _decoder.decode(payload) if payload else _Reply()
         if reply.error is not None:
-            detail = f"{reply.error.description} ({reply.error.err_code})"
-            future.set_exception(StreamRefused(detail, code=reply.error.err_code))
+            code = reply.error.err_code
+            detail = f"{reply.error.description} ({code})"
+            detail = f"{FULL} ({detail})" if code in FULL_CODES else detail
+            future.set_exception(StreamRefused(detail, code=code))
         else:
             future.set_result(PublishAck(reply.seq, reply.duplicate))
 

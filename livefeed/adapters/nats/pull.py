@@ -78,6 +78,7 @@ class Pull:
         on_message: Gets each message; must neither block nor raise.
         wanted: Whether to ask for more now.
         clock: Monotonic seconds.
+        once: Ask for what is there, and for nothing that comes later.
     """
 
     def __init__(
@@ -90,14 +91,16 @@ class Pull:
         on_message: Callable[[Message], None],
         wanted: Callable[[], bool],
         clock: Callable[[], float],
+        once: bool = False,
     ) -> None:
         self._connection = connection
         self._batch = batch
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
-        expires = int(REQUEST_SECONDS * 1e9)
-        self._request = msgspec.json.encode(
-            {"batch": batch, "max_bytes": batch_bytes, "expires": expires}
-        )
+        how_long = {"no_wait": True} if once else {"expires": int(REQUEST_SECONDS * 1e9)}
+        self._request = msgspec.json.encode({"batch": batch, "max_bytes": batch_bytes, **how_long})
+        self._once = once
+        self.exhausted = False
+        """Whether everything that was there has come; only `once` finds out."""
         self._on_message = on_message
         self._wanted = wanted
         self._clock = clock
@@ -120,7 +123,7 @@ class Pull:
         now = self._clock()
         if self._subscription is None or (self._outstanding > 0 and now < self._overdue_at):
             return
-        if not self._wanted():
+        if self.exhausted or not self._wanted():
             return
         reply = f"{self._inbox}.{self._number + 1}"
         if self._connection.send(self._subject, self._request, reply=reply):
@@ -153,6 +156,7 @@ class Pull:
         if status == b"100":
             return
         self._outstanding = 0
+        self.exhausted = self._once and status in {b"404", b"408"}
         # 404 and 408 end a request in peace, and so does 409 when its bytes are used up.
         peaceful = "MaxBytes" in text or "Batch Completed" in text
         if status == b"503" or (status == b"409" and not peaceful):

@@ -1,0 +1,70 @@
+"""The workers of one function, as they announce themselves, and what falls to each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+from livefeed import subjects
+from livefeed.adapters.nats.connection import Connection
+from livefeed.limits import ANNOUNCE_SECONDS
+from livefeed.partition import alive, served_by
+
+
+class Peers:
+    """What one worker knows of the others; it says of itself what it wants to know of them.
+
+    Args:
+        connection: NATS.
+        function: The function's name.
+        worker: This worker's id.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, connection: Connection, function: str, worker: str, *, clock: Callable[[], float]
+    ) -> None:
+        self._connection = connection
+        self._worker = worker
+        self._clock = clock
+        self._subject: Final = subjects.control_workers(function)
+        self._heard: dict[str, float] = {}
+        self._announced_at = -ANNOUNCE_SECONDS
+
+    def listen(self) -> None:
+        """Hear the others."""
+        self._connection.subscribe_direct(self._subject, self._on_announcement)
+
+    def announce(self, now: float) -> None:
+        """Say that this worker is there, unless it was said just now."""
+        if now - self._announced_at >= ANNOUNCE_SECONDS:
+            self._announced_at = now
+            self._say(leaving=False)
+
+    def announce_leaving(self) -> None:
+        """Say that this worker takes nothing more."""
+        self._say(leaving=True)
+
+    def partitions(self, now: float) -> frozenset[int]:
+        """What falls to this worker beside those that are alive."""
+        others = alive(self._heard, now)
+        self._heard = {worker: at for worker, at in self._heard.items() if worker in others}
+        return served_by(self._worker, others)
+
+    def _say(self, *, leaving: bool) -> None:
+        text = json.dumps({"worker": self._worker, "leaving": leaving})
+        self._connection.send(self._subject, text.encode())
+
+    def _on_announcement(
+        self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
+    ) -> None:
+        try:
+            said = json.loads(payload)
+            worker, leaving = str(said["worker"]), bool(said["leaving"])
+        except (ValueError, KeyError, TypeError):
+            return
+        if leaving:
+            self._heard.pop(worker, None)
+        else:
+            self._heard[worker] = self._clock()
