@@ -7,7 +7,7 @@ Decision 0010 says why bodies are marked in a temporary table.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,8 +51,9 @@ class Trimmed(NamedTuple):
 
 
 # A channel that gave out no more seqs above its floor than it may keep items has none to lose, and
-# one whose first entry is young has no old ones: most channels cost two index probes. By age as in
-# `Log.trim`: not above the first entry that is younger.
+# one whose first entry is young has no old ones: most channels cost two index probes. By age it is
+# not above the first entry that is younger: an old one stands there when its item's birth became
+# known late, and goes when they do.
 _LOOK = """
 with step as (
     select channel.id, channel.seq, floor, oldest.seq as first, coalesce((
@@ -105,7 +106,11 @@ with wanted as (
     where channel.floor < given.target
     order by channel.id for no key update of channel skip locked
 )
-update feed_channel channel set floor = wanted.floor from wanted where channel.id = wanted.id
+update feed_channel channel set floor = wanted.floor, forgotten_at = greatest(forgotten_at, (
+    select max(persisted_at) from feed_entry entry join feed_body using (ref)
+    where channel_id = channel.id and entry.seq <= wanted.floor
+))
+from wanted where channel.id = wanted.id
 returning channel.id
 """
 
@@ -177,11 +182,8 @@ class Retention:
             bounds.settled_seconds,
         )
         targets = {row["id"]: row["target"] for row in looked if row["target"] is not None}
-        fallen = {row["id"] for row in looked if row["leftover"]}
-        raised = []
-        if targets:
-            raised = await self._connection.fetch(_RAISE, list(targets), list(targets.values()))
-        fallen |= {row["id"] for row in raised}
+        raised = await self.raise_floors(targets)
+        fallen = raised | {row["id"] for row in looked if row["leftover"]}
         deleted = []
         if fallen:
             deleted = await self._connection.fetch(_DELETE_ENTRIES, sorted(fallen), bounds.rows_max)
@@ -190,6 +192,17 @@ class Retention:
             return Trimmed(after, 0, len(raised), len(deleted))
         last = looked[-1]["id"] if len(looked) == bounds.channels_max else None
         return Trimmed(last, len(looked), len(raised), len(deleted))
+
+    async def raise_floors(self, targets: Mapping[int, int]) -> set[int]:
+        """Raise the floors of channels, by id, and say which; never above a head, nor down.
+
+        With a floor rises `forgotten_at`: when the newest of what fell had been persisted. What is
+        below is deleted with the next step that comes by the channel.
+        """
+        if not targets:
+            return set()
+        rows = await self._connection.fetch(_RAISE, list(targets), list(targets.values()))
+        return {row["id"] for row in rows}
 
     async def collect(self) -> AsyncGenerator[int]:
         """Delete the bodies without an entry; yields after each step how many went in it.
