@@ -278,9 +278,10 @@ async def test_young_but_not_handled_is_no_reason(connection: Connection, pool: 
     for number in range(3):
         await publish(connection, "feed.updates.low.a", str(number))
     await take(connection, prioritize_consumer("low"), 1, acknowledge=[0])
-    await asyncio.sleep(0.3)
-    done = await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=0.1)
-    assert (done.purged, await contents(connection, UPDATES)) == (1, ["1", "2"])
+    await asyncio.sleep(2.0)
+    await publish(connection, "feed.updates.low.a", "young")
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=1.9)
+    assert (done.purged, await contents(connection, UPDATES)) == (1, ["1", "2", "young"])
 
 
 async def test_a_stream_that_is_half_full_keeps_nothing(connection: Connection, pool: Pool) -> None:

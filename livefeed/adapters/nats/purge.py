@@ -102,7 +102,7 @@ async def purge(connection: Connection, done: Handled, kept_from: int | None = N
     Raises:
         Unavailable: When JetStream does not answer.
     """
-    # The first that stays. With 0 or 1 the server would delete all.
+    # The first that stays.
     stays = done.floor + 1 if kept_from is None else min(done.floor + 1, kept_from)
     if stays <= 1:
         return 0
