@@ -1,7 +1,8 @@
-"""retain: what was handled leaves the streams, what is beyond its bounds leaves the log.
+"""retain: what was handled leaves the streams, what is beyond its bounds leaves the database.
 
-First the streams, for a full one refuses publishes; then floors; then, now and then, bodies. Every
-step is short and followed by a pause, so that what it costs is spread. One at a time in the fleet.
+First the streams, for a full one refuses publishes; then what gateways left and follows that ended
+long ago; then floors; then, now and then, bodies. Every step is short and followed by a pause, so
+that what it costs is spread. One at a time in the fleet.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from livefeed.adapters.nats.connection import Connection
-from livefeed.adapters.nats.purge import handled, purge
+from livefeed.adapters.nats.purge import fill, first_younger, handled, purge
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.retention import Bounds, Retention, only_one
-from livefeed.limits import BODY_COLLECT_SECONDS, RETAIN_BUDGET_SECONDS
-from livefeed.topology import LANE_STREAM, UPDATES
+from livefeed.limits import BODY_COLLECT_SECONDS, RETAIN_BUDGET_SECONDS, STREAM_KEPT_SHARE_MAX
+from livefeed.topology import DEAD_LETTERS, LANE_STREAM, UPDATES
 
 PAUSE_SHARE: Final = 1.0
 """A pause is as long as the step before it: `retain` takes at most half of one connection."""
@@ -33,6 +34,11 @@ class Summary:
     function: str = "retain"
     reason: str = "done"
     purged: int = 0
+    dead_letters_full: float = 0.0
+    """Share of its bytes that FEED_DLQ has; a full one deletes its oldest."""
+    gateways_deleted: int = 0
+    presence_deleted: int = 0
+    follows_deleted: int = 0
     channels: int = 0
     floors_raised: int = 0
     entries_deleted: int = 0
@@ -82,6 +88,7 @@ class Retain:
         connection: NATS.
         pool: The primary.
         bounds: What stays.
+        keep_seconds: How long FEED_UPDATES keeps what was handled.
         clock: Monotonic seconds.
     """
 
@@ -91,12 +98,14 @@ class Retain:
         pool: Pool,
         bounds: Bounds,
         *,
+        keep_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.summary = Summary()
         self._connection = connection
         self._pool = pool
         self._bounds = bounds
+        self._keep_seconds = keep_seconds
         self._clock = clock
         self._leaving = asyncio.Event()
 
@@ -116,6 +125,7 @@ class Retain:
                 self.summary.reason = "another retain runs"
             else:
                 await self._purge()
+                await self._expire(retention)
                 await self._trim(retention, wanted)
                 if wanted.collects:
                     await self._collect(retention)
@@ -126,11 +136,37 @@ class Retain:
 
     async def _purge(self) -> None:
         # The lanes first: what is handled there makes room for prioritize.
-        for stream in (LANE_STREAM, UPDATES):
+        for stream, keep_seconds in ((LANE_STREAM, 0.0), (UPDATES, self._keep_seconds)):
+            kept_from = await self._kept_from(stream, keep_seconds)
             for done in await handled(self._connection, stream):
                 if self._leaving.is_set():
                     return
-                self.summary.purged += await purge(self._connection, done)
+                self.summary.purged += await purge(self._connection, done, kept_from)
+        self.summary.dead_letters_full = round(await fill(self._connection, DEAD_LETTERS), 3)
+
+    async def _kept_from(self, stream: str, keep_seconds: float) -> int | None:
+        if keep_seconds == 0 or await fill(self._connection, stream) > STREAM_KEPT_SHARE_MAX:
+            return None
+        return await first_younger(self._connection, stream, keep_seconds)
+
+    async def _expire(self, retention: Retention) -> None:
+        """What silent gateways have reported, and what ended follows are kept for no more."""
+        summary = self.summary
+        summary.gateways_deleted += await retention.forget_gateways()
+        summary.presence_deleted += await self._until_short(retention.forget_presence)
+        summary.follows_deleted += await self._until_short(retention.forget_follows)
+
+    async def _until_short(self, step: Callable[[], Awaitable[int]]) -> int:
+        """Repeat a step until it does less than it may; returns the sum."""
+        total = 0
+        while not self._leaving.is_set():
+            began_at = self._clock()
+            done = await step()
+            total += done
+            if done < self._bounds.rows_max:
+                break
+            await self._pause(began_at)
+        return total
 
     async def _trim(self, retention: Retention, wanted: Plan) -> None:
         """Once around all channels, from where the plan says."""

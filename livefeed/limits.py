@@ -67,6 +67,10 @@ its way, and would come back from the dead."""
 BODY_KEPT_SECONDS: Final = 1_800
 """A flush that uses an older body again makes it young first; half of the age above, so that a
 flush which has just not done so has as long to commit its entries."""
+STREAM_KEPT_SHARE_MAX: Final = 0.5
+"""Above this share of its bytes FEED_UPDATES keeps nothing that was handled."""
+GATEWAY_SILENT_SECONDS_MAX: Final = 300.0
+"""What is left of a gateway that was silent for longer is deleted."""
 BODY_COLLECT_SECONDS: Final = 3_600
 """How often bodies are collected, on average: it walks over every entry."""
 PAGE_ENTRIES_MAX: Final = 200

@@ -122,6 +122,13 @@ class Settings(BaseSettings):
         "full streams refuse publishes. Every 10 minutes while no message is handled.",
     )
 
+    stream_keep_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="How long FEED_UPDATES keeps what was handled, so that it can be brought back "
+        "after a restore of Postgres; a stream that is half full keeps nothing. 0 is not at all.",
+    )
+
     @cached_property
     def nats_servers(self) -> list[str]:
         """The NATS servers one by one."""

@@ -23,6 +23,8 @@ from livefeed.update import KINDS, facet_of
 
 CHANNELS = ("user:alice/home", "user:a/b/home", "topic:home")
 ITEMS = ("p1", "p2", "p3")
+ACCEPTED_AT = 4 * 10**15
+"""Microseconds since 1970, in 2096: later than anything that a channel has forgotten."""
 
 
 class Change(NamedTuple):
@@ -62,21 +64,22 @@ def change(
     version: int | None = None,
     rank: float | None = None,
     salt: int = 0,
+    accepted_at: int = ACCEPTED_AT,
 ) -> Change:
-    """One change; the same arguments are the same update, whatever the channel."""
+    """One change; the same arguments are the same update, whatever the channel and acceptance."""
     facts = repr((item, kind, timestamp, version, rank, salt)).encode()
     ref = hashlib.blake2b(facts, digest_size=16).digest()
     order = order_key(version=version, timestamp_microseconds=timestamp, ref=ref)
     return Change(
         EntryKey(channel, item_key(item), facet_of(kind)),
         Entry(order, kind, rank, born_of(kind, timestamp)),
-        body_of(ref, b"%s\0%s" % (item.encode(), ref)),
+        body_of(ref, b"%s\0%s" % (item.encode(), ref), accepted_at=accepted_at),
     )
 
 
-def body_of(ref: bytes, content: bytes) -> Body:
+def body_of(ref: bytes, content: bytes, *, accepted_at: int = ACCEPTED_AT) -> Body:
     """A body whose content is its own."""
-    return Body(ref, f"u-{ref.hex()}", content, published_at=1, accepted_at=2, trace=None)
+    return Body(ref, f"u-{ref.hex()}", content, 1, accepted_at, trace=None)
 
 
 def item_of(content: bytes) -> int:

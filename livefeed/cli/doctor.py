@@ -143,10 +143,9 @@ async def _consumers(connection: Connection, settings: Settings) -> Check:
 
 
 async def _differing(connection: Connection, settings: Settings) -> list[broker_health.Difference]:
-    found = await differences(
+    return await differences(
         connection, replicas=settings.nats_replicas, bytes_max=settings.stream_bytes_max
     )
-    return [broker_health.Difference(one.name, one.detail) for one in found]
 
 
 def _stream_names() -> set[str]:

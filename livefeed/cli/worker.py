@@ -58,7 +58,7 @@ async def _retain(settings: Settings, *, once: bool) -> RetainSummary:
         nats_connection(settings, "livefeed-retain") as connection,
         primary_pool(settings, "livefeed-retain") as pool,
     ):
-        retain = Retain(connection, pool, Bounds())
+        retain = Retain(connection, pool, Bounds(), keep_seconds=settings.stream_keep_seconds)
         wanted = plan(
             once=once,
             every_seconds=settings.retain_seconds,

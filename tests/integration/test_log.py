@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from livefeed.adapters.postgres.log import Flushed, Log, Placed, renew_epoch_if_changed
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Page, StoredUpdate, read_heads, read_pages
+from livefeed.adapters.postgres.retention import Bounds, only_one
 from livefeed.entry import Entry, EntryKey
 from livefeed.errors import Unavailable, UpdateRefused
 from livefeed.limits import ITEM_BYTES_MAX, PAGE_BYTES_MAX
@@ -282,7 +284,7 @@ async def test_pages_are_exactly_what_is_newer(
     for batch in batches:
         await log.persist(*flush_of(batch))
     for channel, head in sorted((await heads_of(pool, told)).items()):
-        floor = await log.raise_floor(channel, data.draw(st.integers(0, head)))
+        floor = await raise_floor(pool, channel, data.draw(st.integers(0, head)))
         position = data.draw(st.integers(0, head))
         bounds = {
             "entries_max": data.draw(st.integers(1, 6)),
@@ -298,7 +300,7 @@ async def test_pages_are_exactly_what_is_newer(
 async def test_pages_are_sorted_whatever_the_plan(database: str, log: Log, pool: Pool) -> None:
     """Where rows lie on disk, and which index is taken, does not decide what a page begins with."""
     await log.persist(*flush_of(change(item=f"p{n}", timestamp=n) for n in range(9)))
-    await log.raise_floor(HOME, 4)
+    await raise_floor(pool, HOME, 4)
     await pool.fetch("vacuum feed_entry")
     # These come to lie where the first ones were.
     await log.persist(*flush_of(change(item=f"q{n}", timestamp=n) for n in range(4)))
@@ -362,38 +364,88 @@ async def test_the_floor_takes_what_is_below_it(log: Log, pool: Pool) -> None:
     kinds = [NEW_CONTENT, CONTENT_REMOVAL, ENGAGEMENT_UPDATE, NEW_CONTENT]
     told = [change(item=f"p{n}", kind=kind, timestamp=n) for n, kind in enumerate(kinds)]
     await log.persist(*flush_of(told))
-    assert [await log.raise_floor(HOME, seq) for seq in (2, 1, 0)] == [2, 2, 2]
+    assert [await raise_floor(pool, HOME, seq) for seq in (2, 1, 0)] == [2, 2, 2]
     assert sorted(row.seq for row in (await rows(pool, told)).values()) == [3, 4]
-    assert await log.raise_floor(HOME, 99) == 4
+    assert await raise_floor(pool, HOME, 99) == 4
     assert await rows(pool, told) == {}
-    assert await log.raise_floor("topic:none", 3) == 0
     (changed,) = (await log.persist(*flush_of([change(timestamp=9)]))).changes
     assert (changed.before, changed.head, changed.floor) == (4, 5, 4)
 
 
-async def test_a_channel_keeps_its_newest_items(log: Log, pool: Pool) -> None:
-    """Trimming by count keeps as many items as are allowed, and their engagement."""
-    told = [change(item=f"p{n}", timestamp=n) for n in range(6)]
-    told += [change(item="p5", kind=ENGAGEMENT_UPDATE, timestamp=9)]
-    await log.persist(*flush_of(told))
-    assert await log.trim(HOME, items_max=6, age_seconds_max=60) == 0
-    assert await log.trim(HOME, items_max=2, age_seconds_max=60) == 4
-    left = {update.seq: item_of(update.body) for update in await stored(pool, HOME, 0)}
-    assert left == {5: told[4].key.item, 6: told[5].key.item, 7: told[5].key.item}
+@given(retold(), st.data())
+@settings(max_examples=50)
+async def test_nothing_comes_back_from_below_a_floor(
+    log: Log, pool: Pool, batches: list[list[Change]], data: st.DataObject
+) -> None:
+    """What was accepted before the floors rose, told whenever and again, never turns back.
+
+    Also where the newer one fell, and nothing in the log says any more that there was one.
+    """
+    await pool.fetch("truncate feed_body")  # of other examples, written before this was accepted
+    latest: dict[EntryKey, OrderKey] = {}
+    for batch in own([[accepted_now(one) for one in batch] for batch in batches]):
+        await log.persist(*flush_of(batch))
+        for key, row in (await rows(pool, batch)).items():
+            assert latest.setdefault(key, row.entry.order) <= row.entry.order
+            latest[key] = row.entry.order
+        if data.draw(st.booleans(), "the floor rises"):
+            channel, head = data.draw(
+                st.sampled_from(sorted((await heads_of(pool, batch)).items()))
+            )
+            await raise_floor(pool, channel, data.draw(st.integers(0, head)))
 
 
-async def test_a_channel_forgets_what_is_old(log: Log, pool: Pool) -> None:
-    """Trimming by age takes what was persisted too long ago, and nothing that is younger."""
-    old, young = change(item="p1", kind=CONTENT_UPDATE, timestamp=5), change(item="p2")
-    await log.persist(*flush_of([old, change(item="p3")]))
-    await pool.fetch("update feed_body set persisted_at = now() - interval '31 days'")
-    await log.persist(*flush_of([young]))
-    month = 30 * 86_400
-    assert await log.trim(HOME, items_max=9, age_seconds_max=month * 2) == 0
-    # An old entry that moves up, because its birth became known, stands above younger ones.
-    await log.persist(*flush_of([change(item="p1", timestamp=1)]))
-    assert await log.trim(HOME, items_max=9, age_seconds_max=month) == 1
-    assert young.key in await rows(pool, [young])
+async def test_what_is_late_counts_as_below_the_floor(log: Log, pool: Pool) -> None:
+    """Late is what was accepted before the newest of what fell was written, for that channel."""
+    early = now_microseconds()
+    shown = change(item="p1", timestamp=1, accepted_at=early)
+    kept = change(item="p3", timestamp=2, accepted_at=early)
+    removal = change(item="p1", kind=CONTENT_REMOVAL, timestamp=3, accepted_at=early)
+    await log.persist(*flush_of([shown]))
+    await log.persist(*flush_of([removal]))
+    await log.persist(*flush_of([kept]))
+    assert await raise_floor(pool, HOME, 2) == 2
+    unknown = change(item="p2", accepted_at=early)
+    newer = change(item="p3", timestamp=9, accepted_at=early)
+    after = change(item="p4", accepted_at=now_microseconds())
+    elsewhere = change("topic:home", "p1", timestamp=1, accepted_at=early)
+    flushed = await log.persist(*flush_of([shown, unknown, newer, after, elsewhere]))
+    told = [newer, after, elsewhere]
+    assert entries(await rows(pool, [*told, shown, unknown])) == reference([kept, *told])
+    assert {changed.channel: len(changed.placed) for changed in flushed.changes} == {
+        HOME: 2,
+        "topic:home": 1,
+    }
+    (changed,) = (await log.persist(*flush_of([shown, removal]))).changes
+    assert (changed.placed, changed.head) == ([], 5)
+
+
+async def test_what_is_left_below_a_floor_does_not_count(log: Log, pool: Pool) -> None:
+    """An entry that fell and is not deleted yet is gone: nothing late moves it up again."""
+    early = now_microseconds()
+    await log.persist(*flush_of([change(timestamp=1, accepted_at=early)]))
+    await raise_floor(pool, HOME, 1, delete=False)
+    late = change(timestamp=2, accepted_at=early)
+    (changed,) = (await log.persist(*flush_of([late]))).changes
+    assert (changed.placed, changed.head) == ([], 1)
+    assert await stored(pool, HOME, 1) == []
+
+
+async def test_what_was_forgotten_is_never_forgotten_less(log: Log, pool: Pool) -> None:
+    """Where older entries stand above younger ones, the youngest that ever fell counts."""
+    for number in (1, 2):
+        await log.persist(*flush_of([change(item=f"p{number}", timestamp=number)]))
+    await pool.fetch("update feed_body set persisted_at = persisted_at - interval '1 day'")
+    await raise_floor(pool, HOME, 1)
+    (before,) = await pool.fetch("select forgotten_at from feed_channel")
+    await pool.fetch("update feed_body set persisted_at = persisted_at - interval '1 day'")
+    await raise_floor(pool, HOME, 2)
+    (after,) = await pool.fetch(
+        "select forgotten_at, now() - forgotten_at > interval '23 hours' as as_the_body"
+        " from feed_channel"
+    )
+    assert after["forgotten_at"] == before["forgotten_at"]
+    assert after["as_the_body"]
 
 
 # The epoch.
@@ -509,10 +561,30 @@ async def kill_one(pool: Pool, application: str) -> int:
     )
 
 
+async def raise_floor(pool: Pool, channel: str, seq: int, *, delete: bool = True) -> int:
+    """Raise a channel's floor as `retain` does; returns where it is, 0 without such a channel."""
+    async with only_one(pool, Bounds(channels_max=1)) as retention:
+        assert retention is not None
+        for row in await pool.fetch("select id from feed_channel where name = $1", channel):
+            await retention.raise_floors({row["id"]: seq})
+            if delete:
+                await retention.trim(row["id"] - 1)
+    found = await pool.fetch("select floor from feed_channel where name = $1", channel)
+    return int(found[0]["floor"]) if found else 0
+
+
+def accepted_now(told: Change) -> Change:
+    return told._replace(body=told.body._replace(accepted_at=now_microseconds()))
+
+
+def now_microseconds() -> int:
+    return time.time_ns() // 1000
+
+
 async def trim_at_random(pool: Pool, clients: list[Client]) -> None:
     for _ in range(20):
         client = random.choice(clients)
-        await Log(pool).raise_floor(client.channel, random.randint(0, client.position))
+        await raise_floor(pool, client.channel, random.randint(0, client.position))
 
 
 async def follow(pool: Pool, channel: str, position: int, **bounds: int) -> list[Page]:

@@ -87,7 +87,7 @@ async def test_floors_are_those_of_the_model_while_writers_write(
             tasks.create_task(client.follow(pool, writing))
         for _ in range(10):
             place = Plan(first=random.random(), collects=False, trim_seconds_max=0.5)
-            await Retain(connection, pool, bounds).run(place)
+            await run_retain(connection, pool, bounds, place)
         writing.set()
     expected = await model_floors(pool, bounds)
     await run_until_nothing_is_raised(connection, pool, bounds)
@@ -109,11 +109,11 @@ async def test_age_alone_and_count_alone(connection: Connection, pool: Pool) -> 
     told += [change(item="p5", kind=ENGAGEMENT_UPDATE, timestamp=n) for n in (7,)]
     await Log(pool).persist(*flush_of(told))
     await grow_old(pool, [one.body.ref for one in (*told[:2], told[4])], days=2)
-    await Retain(connection, pool, Bounds(age_seconds_max=DAY * 3)).run(EVERYTHING)
+    await run_retain(connection, pool, Bounds(age_seconds_max=DAY * 3), EVERYTHING)
     assert (await stand(pool))[HOME] == (0, {1, 2, 3, 4, 5, 6, 7})
-    await Retain(connection, pool, Bounds(age_seconds_max=DAY)).run(EVERYTHING)
+    await run_retain(connection, pool, Bounds(age_seconds_max=DAY), EVERYTHING)
     assert (await stand(pool))[HOME] == (2, {3, 4, 5, 6, 7})
-    done = await Retain(connection, pool, Bounds(items_max=3, settled_seconds=0)).run(EVERYTHING)
+    done = await run_retain(connection, pool, Bounds(items_max=3, settled_seconds=0), EVERYTHING)
     assert (await stand(pool))[HOME] == (3, {4, 5, 6, 7})
     assert (done.channels, done.floors_raised, done.entries_deleted) == (1, 1, 1)
 
@@ -124,7 +124,7 @@ async def test_what_a_run_that_was_cut_left_goes_with_the_next(
     """Entries below a floor that was raised before are found, although no floor is raised."""
     await Log(pool).persist(*flush_of([change(item=f"p{n}", timestamp=n) for n in range(4)]))
     await pool.fetch("update feed_channel set floor = 3")
-    done = await Retain(connection, pool, Bounds(rows_max=2)).run(EVERYTHING)
+    done = await run_retain(connection, pool, Bounds(rows_max=2), EVERYTHING)
     assert (done.floors_raised, done.entries_deleted) == (0, 3)
     assert (await stand(pool))[HOME] == (3, {4})
 
@@ -146,14 +146,14 @@ async def test_it_never_waits_for_a_writer(connection: Connection, pool: Pool) -
             other,
         )
         began_at = time.monotonic()
-        done = await Retain(connection, pool, Bounds(items_max=2, settled_seconds=0)).run(
-            EVERYTHING
+        done = await run_retain(
+            connection, pool, Bounds(items_max=2, settled_seconds=0), EVERYTHING
         )
         assert time.monotonic() - began_at < 1.5, "it waited"
         assert (done.floors_raised, done.entries_deleted, done.bodies_deleted) == (1, 1, 1)
         floors = {name: floor for name, (floor, _) in (await stand(pool)).items()}
         assert floors == {held: 0, other: 2}
-    done = await Retain(connection, pool, Bounds(items_max=2, settled_seconds=0)).run(EVERYTHING)
+    done = await run_retain(connection, pool, Bounds(items_max=2, settled_seconds=0), EVERYTHING)
     assert (done.floors_raised, done.entries_deleted, done.bodies_deleted) == (1, 3, 1)
 
 
@@ -170,7 +170,7 @@ async def test_bodies_without_an_entry_go_and_no_other(connection: Connection, p
     await grow_old(pool, [one.body.ref for one in (*told, *newer)], days=1)
     under_way = [change(item=f"flush{n}") for n in range(5)]
     await insert_bodies(pool, under_way)
-    done = await Retain(connection, pool, Bounds(rows_max=4)).run(EVERYTHING)
+    done = await run_retain(connection, pool, Bounds(rows_max=4), EVERYTHING)
     used = {one.body.ref for one in (*told, *newer, *under_way)}
     used -= {told[n].body.ref for n in range(0, 50, 3)}
     assert await refs(pool) == used
@@ -213,7 +213,7 @@ async def test_only_what_was_handled_is_purged(connection: Connection, pool: Poo
     in_hand = [(await take(connection, medium, 5))[-1]]
     lanes = await take(connection, lane, 4, acknowledge=[0, 1, 3])
     await look_at_all(connection)
-    done = await Retain(connection, pool, Bounds()).run(EVERYTHING)
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING)
     # Of the lane 0 and 1; 3 stands above 2, which is in a worker's hands.
     assert done.purged == 4 + 2
     assert await contents(connection, UPDATES) == ["4", "5", "6"]
@@ -243,11 +243,101 @@ async def test_a_full_stream_takes_publishes_again(connection: Connection, pool:
     await take(connection, prioritize_consumer("high"), sent - 2, acknowledge=range(sent - 2))
     with pytest.raises(StreamRefused):
         await publisher.publish(subject, bytes(200 * KIB))
-    done = await Retain(connection, pool, Bounds()).run(EVERYTHING)
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING)
     assert done.purged == sent - 2
     await publisher.publish(subject, b"new" + bytes(200 * KIB))
     left = await take(connection, prioritize_consumer("high"), 3)
     assert [m.data[:3] for m in left] == [b"%03d" % (sent - 2), b"%03d" % (sent - 1), b"new"]
+
+
+async def test_what_was_handled_lately_stays(connection: Connection, pool: Pool) -> None:
+    """Updates that were handled stay for a while, lane messages go at once; a gap is no end."""
+    high = prioritize_consumer("high")
+    for number in range(4):
+        await publish(connection, "feed.updates.high.a", str(number))
+    await publish(connection, subjects.lanes("high", 3), "lane")
+    await take(connection, high, 4, acknowledge=range(4))
+    await take(connection, deliver_consumer("high", 3), 1, acknowledge=[0])
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=60)
+    assert done.purged == 1
+    assert await contents(connection, UPDATES) == ["0", "1", "2", "3"]
+    await asyncio.sleep(1.0)
+    for number in range(4, 6):
+        await publish(connection, "feed.updates.high.a", str(number))
+    await connection.jetstream().delete_msg(UPDATES, 5)
+    await take(connection, high, 1, acknowledge=[0])
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=0.9)
+    assert await contents(connection, UPDATES) == ["5"]
+    await asyncio.sleep(1.0)
+    await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=0.9)
+    assert await contents(connection, UPDATES) == []
+
+
+async def test_young_but_not_handled_is_no_reason(connection: Connection, pool: Pool) -> None:
+    """What is old and was not handled stays, whatever the time that handled messages are kept."""
+    for number in range(3):
+        await publish(connection, "feed.updates.low.a", str(number))
+    await take(connection, prioritize_consumer("low"), 1, acknowledge=[0])
+    await asyncio.sleep(2.0)
+    await publish(connection, "feed.updates.low.a", "young")
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=1.9)
+    assert (done.purged, await contents(connection, UPDATES)) == (1, ["1", "2", "young"])
+
+
+async def test_a_stream_that_is_half_full_keeps_nothing(connection: Connection, pool: Pool) -> None:
+    """Room for what comes is worth more than what was handled."""
+    await provision(connection, replicas=1, bytes_max=2 * MIB)
+    jetstream = connection.jetstream()
+    for _ in range(4):
+        await jetstream.publish("feed.updates.high.a", bytes(200 * KIB))
+    await take(connection, prioritize_consumer("high"), 4, acknowledge=range(4))
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=60)
+    assert done.purged == 0
+    for _ in range(2):
+        await jetstream.publish("feed.updates.high.a", bytes(200 * KIB))
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING, keep_seconds=60)
+    assert done.purged == 4
+    await jetstream.publish("feed.dlq.too_large", bytes(800 * KIB))
+    done = await run_retain(connection, pool, Bounds(), EVERYTHING)
+    assert 0.04 < done.dead_letters_full < 0.06
+
+
+# What gateways left, and follows.
+
+
+async def test_what_silent_gateways_left_goes(connection: Connection, pool: Pool) -> None:
+    """Rows of gateways that are silent for long, or are not there, go in steps, and no other."""
+    await pool.fetch(
+        "insert into feed_gateway values ('here', now() - interval '290 seconds'),"
+        " ('silent', now() - interval '310 seconds'), ('bare', now() - interval '1 day')"
+    )
+    await pool.fetch(
+        "insert into feed_presence select 'u' || number, gateway, '{}'"
+        " from generate_series(1, 7) as number, unnest('{here,silent,gone}'::text[]) as gateway"
+    )
+    async with pool.connection() as writer, writer.transaction():
+        await writer.execute("select from feed_presence where user_id = 'u1' for update")
+        done = await run_retain(connection, pool, Bounds(rows_max=3), EVERYTHING)
+        assert (done.gateways_deleted, done.presence_deleted) == (2, 12)
+    done = await run_retain(connection, pool, Bounds(rows_max=3), EVERYTHING)
+    assert (done.gateways_deleted, done.presence_deleted) == (0, 2)
+    left = await pool.fetch("select gateway, count(*) from feed_presence group by 1")
+    assert list(map(tuple, left)) == [("here", 7)]
+    assert [row["gateway"] for row in await pool.fetch("table feed_gateway")] == ["here"]
+
+
+async def test_follows_that_ended_long_ago_go(connection: Connection, pool: Pool) -> None:
+    """An ended follow stays as long as the log remembers what it brought; others stay for ever."""
+    await pool.fetch(
+        "insert into feed_follow select 'a', 'u' || days, now() - interval '1 year',"
+        " case when days > 0 then now() - make_interval(days => days) end"
+        " from generate_series(0, 35) as days"
+    )
+    done = await run_retain(connection, pool, Bounds(rows_max=2), EVERYTHING)
+    assert done.follows_deleted == 6
+    left = await pool.fetch("select ended from feed_follow")
+    assert len(left) == 30
+    assert None in [row["ended"] for row in left]
 
 
 # One at a time, and who starts it.
@@ -267,7 +357,7 @@ async def test_a_second_one_leaves_at_once(stack: Stack, pool: Pool) -> None:
 
 async def test_the_pool_runs_it_when_there_was_work(stack: Stack) -> None:
     """The streams become empty by themselves, and a pool without work leaves it alone."""
-    pool = await stack.start_pool(retain_seconds=0.3)
+    pool = await stack.start_pool(retain_seconds=0.3, stream_keep_seconds=0)
     await stack.publish([update(user=f"u{n}") for n in range(20)])
     await stack.settled()
     connection = await stack.nats()
@@ -380,10 +470,16 @@ async def model_floors(pool: Pool, bounds: Bounds) -> dict[str, int]:
     return floors
 
 
+async def run_retain(
+    connection: Connection, pool: Pool, bounds: Bounds, wanted: Plan, *, keep_seconds: float = 0.0
+) -> Summary:
+    return await Retain(connection, pool, bounds, keep_seconds=keep_seconds).run(wanted)
+
+
 async def run_until_nothing_is_raised(connection: Connection, pool: Pool, bounds: Bounds) -> None:
     """By age a run takes only some of each channel."""
     for _ in range(50):
-        done: Summary = await Retain(connection, pool, bounds).run(EVERYTHING)
+        done = await run_retain(connection, pool, bounds, EVERYTHING)
         if not done.floors_raised:
             return
     pytest.fail("floors rise without end")

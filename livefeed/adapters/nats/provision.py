@@ -20,6 +20,7 @@ from nats.js.api import (
 from nats.js.errors import APIError, NotFoundError
 
 from livefeed.adapters.nats.connection import Connection
+from livefeed.broker_health import Difference
 from livefeed.errors import Misconfigured, Unavailable
 from livefeed.topology import CONSUMER_ACK_PENDING_MAX, Consumer, Stream, consumers, streams
 
@@ -30,14 +31,6 @@ class Provisioned:
 
     created: list[str]
     updated: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Where the server is not as the topology says."""
-
-    name: str
-    detail: str
 
 
 async def provision(connection: Connection, *, replicas: int, bytes_max: int) -> Provisioned:

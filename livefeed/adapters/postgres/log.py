@@ -1,15 +1,20 @@
-"""The write side of the keyed log: persist a flush, raise a floor, keep the epoch.
+"""The write side of the keyed log: persist a flush, keep the epoch.
 
 The upsert is `entry.merge` in SQL: a newer order key moves the row to a new seq; an older one
 changes nothing, but for the item's birth, of which the earliest stays. Seqs are given out under the
 channel's row lock, so commit order is seq order within a channel; channels are locked in order, so
 flushes do not deadlock.
+
+What fell below a channel's floor is forgotten, its tombstones too, so what comes late may find
+nothing that is newer. Therefore an entry that was accepted before its channel's `forgotten_at` and
+has no place above the floor counts as below it. Decision 0012 says why that loses nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -103,8 +108,19 @@ on conflict (name) do nothing
 _SELECT_CHANNELS = "select id, name from feed_channel where name = any($1::text[])"
 
 _LOCK_CHANNELS = """
-select id, name, seq, floor, (select epoch from feed_epoch) as epoch
+select id, name, seq, floor, (select epoch from feed_epoch) as epoch,
+    (extract(epoch from forgotten_at) * 1000000)::bigint as forgotten_at
 from feed_channel where id = any($1::bigint[]) order by id for no key update
+"""
+
+# What is at or below the floor does not count: `retain` may delete it at any moment. What is above
+# stays while the channel is locked, for a floor is raised under that lock.
+_STANDING = """
+select name, item, facet
+from unnest($1::text[], $2::bigint[], $3::smallint[]) as given (name, item, facet)
+join feed_channel channel using (name)
+join feed_entry entry using (item, facet)
+where channel_id = channel.id and entry.seq > floor
 """
 
 _NEWER = """(held.explicit, held.version, held.ref)
@@ -135,26 +151,6 @@ with changed as (
 select * from changed order by channel_id, seq
 """  # noqa: S608  # our own words
 
-_RAISE_FLOOR = """
-update feed_channel set floor = greatest(floor, least($2, seq)) where name = $1 returning id, floor
-"""
-
-# By age: not above the first entry that is younger. An old one stands there when its item's birth
-# became known late; it goes when they do.
-_TRIM_TO = """
-with standing as (
-    select entry.seq, facet, persisted_at < now() - make_interval(secs => $3) as old
-    from feed_entry entry join feed_channel channel on channel.id = channel_id
-    left join feed_body using (ref) where name = $1
-)
-select max(seq) as seq from (
-    (select seq from standing where facet = 0 order by seq desc offset $2 limit 1)
-    union all
-    (select max(seq) from standing
-     where seq < coalesce((select min(seq) from standing where not old), seq + 1))
-) as falling
-"""
-
 _RENEW_EPOCH = """
 update feed_epoch set epoch = replace(gen_random_uuid()::text, '-', ''), since = now(),
     timeline = ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
@@ -174,6 +170,8 @@ class Log:
     ) -> Flushed:
         """Make the log contain these entries, and say what that changed.
 
+        Entries that are late (see above) are left out, as if they had come in time and fallen.
+
         Args:
             entries: Coalesced entries.
             bodies: By ref; one for each entry.
@@ -188,28 +186,11 @@ class Log:
                 ids = await self._channel_ids(connection, {key.channel for key in entries})
                 async with connection.transaction():
                     locked = await self._lock(connection, ids)
-                    changes = await _upsert(connection, entries, locked)
+                    late = await _forgotten(connection, entries, bodies, locked)
+                    changes = await _upsert(connection, entries, locked, late)
                 return Flushed(locked[0]["epoch"], changes, stored)
         except DATA_ERRORS as error:
             raise UpdateRefused("not_persistable", str(error)) from error
-
-    async def raise_floor(self, channel: str, seq: int) -> int:
-        """Drop everything of a channel at or below a seq; returns the floor."""
-        async with self._pool.connection() as connection, connection.transaction():
-            row = await connection.fetchrow(_RAISE_FLOOR, channel, seq)
-            if row is None:
-                return 0
-            await connection.execute(
-                "delete from feed_entry where channel_id = $1 and seq <= $2",
-                row["id"],
-                row["floor"],
-            )
-            return int(row["floor"])
-
-    async def trim(self, channel: str, *, items_max: int, age_seconds_max: float) -> int:
-        """Raise a channel's floor to its bounds; returns the floor."""
-        rows = await self._pool.fetch(_TRIM_TO, channel, items_max, age_seconds_max)
-        return await self.raise_floor(channel, rows[0]["seq"] or 0)
 
     async def _lock(self, connection: Connection, ids: Mapping[str, int]) -> list[asyncpg.Record]:
         locked = await connection.fetch(_LOCK_CHANNELS, list(ids.values()))
@@ -267,8 +248,30 @@ async def _insert_bodies(
     raise Unavailable("primary", "bodies vanish as soon as they are written")
 
 
+async def _forgotten(
+    connection: Connection,
+    entries: Mapping[EntryKey, Entry],
+    bodies: Mapping[bytes, Body],
+    locked: Sequence[asyncpg.Record],
+) -> set[EntryKey]:
+    """Those that count as below the floor; no statement while nothing comes late."""
+    bounds = {row["name"]: row["forgotten_at"] for row in locked if row["forgotten_at"] is not None}
+    late = {
+        key
+        for key, entry in entries.items()
+        if bodies[entry.order.ref].accepted_at < bounds.get(key.channel, -math.inf)
+    }
+    if late:
+        rows = await connection.fetch(_STANDING, *_columns(list(late)))
+        late -= {EntryKey(*row) for row in rows}
+    return late
+
+
 async def _upsert(
-    connection: Connection, entries: Mapping[EntryKey, Entry], locked: Sequence[asyncpg.Record]
+    connection: Connection,
+    entries: Mapping[EntryKey, Entry],
+    locked: Sequence[asyncpg.Record],
+    left_out: Set[EntryKey],
 ) -> list[ChannelChange]:
     ids = {row["name"]: row["id"] for row in locked}
     changes = {
@@ -279,11 +282,13 @@ async def _upsert(
     rows = []
     # Older entries get lower seqs: a client that reads half of them sees the past, not a mixture.
     for key, entry in sorted(entries.items(), key=lambda pair: pair[1].order):
+        if key in left_out:
+            continue
         number = ids[key.channel]
         given[number] += 1
         place = (number, key.item, key.facet, given[number])
         rows.append((*place, *entry.order, entry.kind, entry.rank, entry.born))
-    for row in await connection.fetch(_UPSERT, *_columns(rows)):
+    for row in await connection.fetch(_UPSERT, *_columns(rows)) if rows else ():
         change = changes[row["channel_id"]]
         if row["seq"] <= change.before:
             continue  # A removed item learnt of its birth: nobody can see that.

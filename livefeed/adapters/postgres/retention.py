@@ -1,4 +1,5 @@
-"""What leaves the log: entries beyond a channel's bounds, and bodies that no entry refers to.
+"""What leaves the database: entries beyond a channel's bounds, bodies that no entry refers to, what
+silent gateways have reported, follows that ended long ago.
 
 Everything goes in short statements, each a transaction of its own, that skip what a writer has
 locked: a writer never waits for more than one of them, and none of them waits for a writer.
@@ -7,7 +8,7 @@ Decision 0010 says why bodies are marked in a temporary table.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,8 @@ from livefeed.limits import (
     BODY_AGE_SECONDS_MIN,
     CHANNEL_AGE_SECONDS_MAX,
     CHANNEL_ITEMS_MAX,
+    FOLLOW_ENDED_SECONDS_MAX,
+    GATEWAY_SILENT_SECONDS_MAX,
     RETAIN_ROWS_MAX,
     TRIM_CHANNELS_MAX,
     TRIM_OLD_ENTRIES_MAX,
@@ -35,6 +38,8 @@ class Bounds:
     age_seconds_max: float = CHANNEL_AGE_SECONDS_MAX
     settled_seconds: float = TRIM_SETTLED_SECONDS
     body_age_seconds_min: float = BODY_AGE_SECONDS_MIN
+    silent_seconds_max: float = GATEWAY_SILENT_SECONDS_MAX
+    ended_seconds_max: float = FOLLOW_ENDED_SECONDS_MAX
     channels_max: int = TRIM_CHANNELS_MAX
     old_entries_max: int = TRIM_OLD_ENTRIES_MAX
     rows_max: int = RETAIN_ROWS_MAX
@@ -51,8 +56,9 @@ class Trimmed(NamedTuple):
 
 
 # A channel that gave out no more seqs above its floor than it may keep items has none to lose, and
-# one whose first entry is young has no old ones: most channels cost two index probes. By age as in
-# `Log.trim`: not above the first entry that is younger.
+# one whose first entry is young has no old ones: most channels cost two index probes. By age it is
+# not above the first entry that is younger: an old one stands there when its item's birth became
+# known late, and goes when they do.
 _LOOK = """
 with step as (
     select channel.id, channel.seq, floor, oldest.seq as first, coalesce((
@@ -105,7 +111,11 @@ with wanted as (
     where channel.floor < given.target
     order by channel.id for no key update of channel skip locked
 )
-update feed_channel channel set floor = wanted.floor from wanted where channel.id = wanted.id
+update feed_channel channel set floor = wanted.floor, forgotten_at = greatest(forgotten_at, (
+    select max(persisted_at) from feed_entry entry join feed_body using (ref)
+    where channel_id = channel.id and entry.seq <= wanted.floor
+))
+from wanted where channel.id = wanted.id
 returning channel.id
 """
 
@@ -152,6 +162,47 @@ select ref as last, (select count(*) from gone) as gone from slice order by ref 
 """
 
 
+# A gateway that was not dead finds its row gone, takes a new id and reports everything again.
+_FORGET_GATEWAYS = """
+with silent as (
+    select gateway from feed_gateway where seen_at < now() - make_interval(secs => $1)
+    limit $2 for update skip locked
+)
+delete from feed_gateway gone using silent where gone.gateway = silent.gateway returning true
+"""
+
+# A gateway's own row is there before its first report and gone before its last, so what has none
+# counts no more. From one gateway to the next, not through all that each has reported.
+_FORGET_PRESENCE = """
+with recursive reporting (gateway) as (
+    (select gateway from feed_presence order by gateway limit 1)
+    union all
+    select (
+        select presence.gateway from feed_presence presence
+        where presence.gateway > reporting.gateway order by presence.gateway limit 1
+    ) from reporting where reporting.gateway is not null
+), fallen as (
+    select user_id, gateway from feed_presence where gateway = any(array(
+        select gateway from reporting where gateway is not null
+        except all select gateway from feed_gateway
+    )) limit $1 for update skip locked
+)
+delete from feed_presence gone using fallen
+where gone.user_id = fallen.user_id and gone.gateway = fallen.gateway
+returning true
+"""
+
+_FORGET_FOLLOWS = """
+with fallen as (
+    select actor, follower from feed_follow where ended < now() - make_interval(secs => $1)
+    limit $2 for update skip locked
+)
+delete from feed_follow gone using fallen
+where gone.actor = fallen.actor and gone.follower = fallen.follower
+returning true
+"""
+
+
 class Retention:
     """Trims channels and collects bodies, over the one session that holds the fleet's lock."""
 
@@ -177,11 +228,8 @@ class Retention:
             bounds.settled_seconds,
         )
         targets = {row["id"]: row["target"] for row in looked if row["target"] is not None}
-        fallen = {row["id"] for row in looked if row["leftover"]}
-        raised = []
-        if targets:
-            raised = await self._connection.fetch(_RAISE, list(targets), list(targets.values()))
-        fallen |= {row["id"] for row in raised}
+        raised = await self.raise_floors(targets)
+        fallen = raised | {row["id"] for row in looked if row["leftover"]}
         deleted = []
         if fallen:
             deleted = await self._connection.fetch(_DELETE_ENTRIES, sorted(fallen), bounds.rows_max)
@@ -190,6 +238,37 @@ class Retention:
             return Trimmed(after, 0, len(raised), len(deleted))
         last = looked[-1]["id"] if len(looked) == bounds.channels_max else None
         return Trimmed(last, len(looked), len(raised), len(deleted))
+
+    async def raise_floors(self, targets: Mapping[int, int]) -> set[int]:
+        """Raise the floors of channels, by id, and say which; never above a head, nor down.
+
+        With a floor rises `forgotten_at`: when the newest of what fell had been persisted. What is
+        below is deleted with the next step that comes by the channel.
+        """
+        if not targets:
+            return set()
+        rows = await self._connection.fetch(_RAISE, list(targets), list(targets.values()))
+        return {row["id"] for row in rows}
+
+    async def forget_gateways(self) -> int:
+        """Delete the rows of gateways that were silent for long; from then on they count no more.
+
+        This and the two below are one step each, and return how many rows went, `rows_max` at most.
+        """
+        seconds = self._bounds.silent_seconds_max
+        return await self._deleted(_FORGET_GATEWAYS, seconds, self._bounds.rows_max)
+
+    async def forget_presence(self) -> int:
+        """Delete what gateways have reported that are not there any more."""
+        return await self._deleted(_FORGET_PRESENCE, self._bounds.rows_max)
+
+    async def forget_follows(self) -> int:
+        """Delete follows that ended longer ago than the log remembers what they brought."""
+        seconds = self._bounds.ended_seconds_max
+        return await self._deleted(_FORGET_FOLLOWS, seconds, self._bounds.rows_max)
+
+    async def _deleted(self, statement: str, *arguments: float) -> int:
+        return len(await self._connection.fetch(statement, *arguments))
 
     async def collect(self) -> AsyncGenerator[int]:
         """Delete the bodies without an entry; yields after each step how many went in it.

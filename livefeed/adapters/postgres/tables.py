@@ -86,6 +86,7 @@ feed_follow = Table(
     Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("ended", DateTime(timezone=True), comment="removals still reach an ended follow"),
     PrimaryKeyConstraint("actor", "follower"),
+    Index("feed_follow_ended", "ended", postgresql_where=text("ended is not null")),
 )
 
 feed_mute = Table(
