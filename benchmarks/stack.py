@@ -161,6 +161,14 @@ class Stack:
         """A connection to its NATS server; the caller closes it."""
         return await connect([self._nats.url], name=name)
 
+    async def stored(self, stream: str) -> int:
+        """How many messages a stream has."""
+        connection = await self.connect("livefeed-bench")
+        try:
+            return int((await connection.jetstream().stream_info(stream)).state.messages)
+        finally:
+            await close(connection)
+
     @contextlib.asynccontextmanager
     async def database(self) -> AsyncIterator[Pool]:
         """One connection to its PostgreSQL, to look at what is there."""
