@@ -40,11 +40,9 @@ class Drained:
         return round(max(known) / MIB, 1) if known else None
 
 
-async def lags(connection: Connection) -> dict[str, int]:
-    """Messages that wait or are in workers' hands, by consumer."""
-    # In this order: an update leaves the first stream only when its lane messages are in the other.
-    updates = await consumer_lag(connection, UPDATES)
-    return updates | await consumer_lag(connection, LANE_STREAM)
+async def lag(connection: Connection, stream: str) -> int:
+    """Messages of a stream that wait or are in workers' hands."""
+    return sum((await consumer_lag(connection, stream)).values())
 
 
 async def drain(stack: Stack, *, seconds_max: float) -> Drained:
@@ -58,7 +56,8 @@ async def drain(stack: Stack, *, seconds_max: float) -> Drained:
     began = sampled = time.perf_counter()
     try:
         async with asyncio.timeout(seconds_max):
-            while any((await lags(connection)).values()):
+            # In this order: what left the first stream is in the other one.
+            while await lag(connection, UPDATES) or await lag(connection, LANE_STREAM):
                 stack.check()
                 if time.perf_counter() - sampled >= SAMPLE_SECONDS:
                     sampled += SAMPLE_SECONDS

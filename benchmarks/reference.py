@@ -27,6 +27,8 @@ STATEMENTS_KEPT: Final = 20_000
 """Updates whose meaning is remembered: one with a wide audience is asked for again and again."""
 EXAMPLES_MAX: Final = 5
 
+Order = tuple[int, int, bytes]
+"""An order key; a greater one is newer."""
 Place = tuple[int, int]
 """The item's key and the facet."""
 
@@ -42,7 +44,7 @@ class Birth(NamedTuple):
 class Standing(NamedTuple):
     """What stands in a place."""
 
-    order: tuple[int, int, bytes]
+    order: Order
     kind: int
     rank: float | None
     birth: Birth
