@@ -22,6 +22,7 @@ from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
 from benchmarks.watch import Count, Counted, JudgeViews, Watch, watch
+from livefeed.adapters.nats.connection import close
 from livefeed.channel import user_channel
 from livefeed.topology import UPDATES
 
@@ -151,7 +152,7 @@ class _Run:
                     kills += 1
                 await asyncio.sleep(self._sizes.kill_seconds)
         finally:
-            await connection.close()
+            await close(connection)
         return kills
 
     async def _judge(self) -> None:
