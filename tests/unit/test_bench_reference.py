@@ -272,6 +272,11 @@ def test_a_client_that_saw_an_older_update_later_or_is_behind_is_inexact() -> No
     late = frame(older, first_seq=head + 1, cursor=head + 1)
     assert view_of(whole, late).judge(wanted(), head=head + 1) == found(inexact=1)
     assert view_of(whole).judge(wanted(), head=head + 1) == found(inexact=1)
+    place = NARROW.facts(older[0])
+    mended = [n for n in numbers if NARROW.facts(n).item == place.item]
+    back = frame(mended, first_seq=head + 2, cursor=head + 1 + len(mended))
+    view = view_of(whole, late, back)
+    assert view.judge(wanted(), head=view.position) == found(inexact=1), "it was seen meanwhile"
 
 
 def test_an_update_that_moved_because_its_birth_became_known_is_not_twice_there() -> None:
