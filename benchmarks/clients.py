@@ -23,6 +23,7 @@ from benchmarks.stack import HOST, signing_settings
 from benchmarks.traffic import Traffic, clock
 from benchmarks.verify import Inbox, decode_frame
 from livefeed.adapters.tokens import sign
+from livefeed.subjects import LANES, Lane
 
 TOKEN_SECONDS: Final = 6 * 3600
 CAUGHT_UP_SECONDS_MAX: Final = 60.0
@@ -64,8 +65,10 @@ class Judge:
 class Taken:
     """What came since the last time that was asked."""
 
-    latency: LatencyRecorder = field(default_factory=LatencyRecorder)
-    """From the scheduled time, of those that are recorded."""
+    latencies: dict[Lane, LatencyRecorder] = field(
+        default_factory=lambda: {lane: LatencyRecorder() for lane in LANES}
+    )
+    """From the scheduled time, of those that are recorded, by what they said of their priority."""
     deliveries: int = 0
     replayed: int = 0
     """Deliveries that came from the log, because there was no live push or it was lost."""
@@ -154,7 +157,7 @@ class _Clients:
             self._taken.deliveries += 1
             self._taken.replayed += frame.replay
             if content.recorded:
-                self._taken.latency.record((now - content.due) / 1e9)
+                self._taken.latencies[content.lane].record((now - content.due) / 1e9)
         self._taken.resets += frame.type == "reset"
         if self._received >= self._wanted:
             self._all_here.set()

@@ -16,6 +16,8 @@ from livefeed import subjects
 from livefeed.subjects import LANES, Lane
 from livefeed.update import UpdateType
 
+PAST_SECONDS: Final = 2 * 3600
+"""How long ago a corpus should begin: none of its updates may be ahead of the clock."""
 KINDS_OF_TWENTY: Final[tuple[UpdateType, ...]] = (
     *("new_content",) * 8,
     *("content_update",) * 5,
@@ -70,7 +72,7 @@ class Corpus:
 
     def facts(self, number: int) -> Facts:
         """What an update says; a hash of its number decides."""
-        digest = hashlib.blake2b(b"%d %d" % (self.seed, number), digest_size=24).digest()
+        digest = hashlib.blake2b(b"%d %d" % (self.seed, number), digest_size=16).digest()
         dice = int.from_bytes(digest, "big")
         dice, user = divmod(dice, self.users)
         dice, item = divmod(dice, self.items)
@@ -101,27 +103,28 @@ class Corpus:
         """The numbers of the users that an update is for."""
         return [(facts.first_user + place) % self.users for place in range(self.audience)]
 
-    def message(self, number: int) -> tuple[str, bytes, str]:
-        """An update as it is published: subject, payload and update id."""
-        facts = self.facts(number)
+    def public(self, number: int, facts: Facts) -> dict[str, Any]:
+        """An update's JSON without its audience: what its users are shown."""
         content: dict[str, Any] = {"id": facts.item, "number": number, "text": TEXT}
         if facts.rank is not None:
             content["rank"] = facts.rank
-        update: dict[str, Any] = {
+        moment = _1970 + timedelta(seconds=facts.second)
+        return {
             "updateId": facts.update_id,
             "feedType": self.feed,
             "updateType": facts.kind,
             "content": content,
             "priority": facts.priority,
-            "timestamp": (_1970 + timedelta(seconds=facts.second)).isoformat(),
+            "timestamp": moment.isoformat().replace("+00:00", "Z"),
+            "version": facts.version,
         }
-        if facts.version is not None:
-            update["version"] = facts.version
+
+    def message(self, number: int) -> tuple[str, bytes, str]:
+        """An update as it is published: subject, payload and update id."""
+        facts = self.facts(number)
         users = [self.user(user) for user in self.users_of(facts)]
-        if len(users) == 1:
-            update["userId"] = users[0]
-        else:
-            update["audience"] = {"users": users}
+        who = {"userId": users[0]} if len(users) == 1 else {"audience": {"users": users}}
+        update = self.public(number, facts) | who
         return subjects.updates(facts.priority, "bench"), _encode(update), facts.update_id
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks.measure import growth, usage_of
 from benchmarks.stack import Stack
-from livefeed.adapters.nats.connection import Connection
+from livefeed.adapters.nats.connection import Connection, close
 from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.limits import MIB
 from livefeed.topology import LANE_STREAM, UPDATES
@@ -40,29 +40,31 @@ class Drained:
         return round(max(known) / MIB, 1) if known else None
 
 
-async def lags(connection: Connection) -> dict[str, int]:
-    """Messages that wait or are in workers' hands, by consumer."""
-    # In this order: an update leaves the first stream only when its lane messages are in the other.
-    updates = await consumer_lag(connection, UPDATES)
-    return updates | await consumer_lag(connection, LANE_STREAM)
+async def lag(connection: Connection, stream: str) -> int:
+    """Messages of a stream that wait or are in workers' hands."""
+    return sum((await consumer_lag(connection, stream)).values())
 
 
-async def drain(stack: Stack, connection: Connection, *, seconds_max: float) -> Drained:
+async def drain(stack: Stack, *, seconds_max: float) -> Drained:
     """Wait until no consumer has anything to do.
 
     Raises:
         TimeoutError: When that takes too long.
     """
+    connection = await stack.connect("livefeed-bench")
     drained = Drained()
-    began = time.perf_counter()
-    sampled = began
-    async with asyncio.timeout(seconds_max):
-        while any((await lags(connection)).values()):
-            stack.check()
-            if time.perf_counter() - sampled >= SAMPLE_SECONDS:
-                sampled += SAMPLE_SECONDS
-                for pid in stack.workers():
-                    drained.rss[pid].append(usage_of([pid]).rss_bytes)
-            await asyncio.sleep(LOOK_SECONDS)
+    began = sampled = time.perf_counter()
+    try:
+        async with asyncio.timeout(seconds_max):
+            # In this order: what left the first stream is in the other one.
+            while await lag(connection, UPDATES) or await lag(connection, LANE_STREAM):
+                stack.check()
+                if time.perf_counter() - sampled >= SAMPLE_SECONDS:
+                    sampled += SAMPLE_SECONDS
+                    for pid in stack.workers():
+                        drained.rss[pid].append(usage_of([pid]).rss_bytes)
+                await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        await close(connection)
     drained.seconds = time.perf_counter() - began
     return drained

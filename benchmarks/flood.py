@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.corpus import Corpus
+from benchmarks.drain import lag
 from benchmarks.load_process import Link
-from livefeed.adapters.nats.connection import close, connect
+from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.adapters.nats.publish import BATCH_MESSAGES_MAX, Outbound, Publisher
+from livefeed.topology import UPDATES
 
+FULL_SECONDS: Final = 0.02
+"""How long nothing is published when enough waits."""
 AGAIN: Final = "again-"
 """Before the message id of what is published once more: JetStream has to take it for new."""
 
@@ -32,6 +37,14 @@ class Flooded:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Pour:
+    """Publish updates number 0 and up until told anything else, then say how many."""
+
+    waiting_max: int
+    """Updates that may wait to be taken; above it the rest comes when there is room."""
+
+
 async def flood(link: Link, nats_url: str, corpus: Corpus) -> None:
     """The load: answers each Flood with a Flooded."""
     connection = await connect([nats_url], name="livefeed-bench-publisher")
@@ -39,16 +52,41 @@ async def flood(link: Link, nats_url: str, corpus: Corpus) -> None:
     publisher.start()
     try:
         while True:
-            command: Flood = await link.receive()
-            began = time.perf_counter()
-            for first in range(command.first, command.stop, BATCH_MESSAGES_MAX):
-                stop = min(first + BATCH_MESSAGES_MAX, command.stop)
-                await publisher.publish_batch(
-                    [_message(corpus, number, again=command.again) for number in range(first, stop)]
-                )
-            link.send(Flooded(time.perf_counter() - began))
+            command: Flood | Pour = await link.receive()
+            if isinstance(command, Pour):
+                link.send(await _pour(link, connection, publisher, corpus, command))
+            else:
+                link.send(await _flood(publisher, corpus, command))
     finally:
         await close(connection)
+
+
+async def _flood(publisher: Publisher, corpus: Corpus, command: Flood) -> Flooded:
+    began = time.perf_counter()
+    for first in range(command.first, command.stop, BATCH_MESSAGES_MAX):
+        stop = min(first + BATCH_MESSAGES_MAX, command.stop)
+        await publisher.publish_batch(
+            [_message(corpus, number, again=command.again) for number in range(first, stop)]
+        )
+    return Flooded(time.perf_counter() - began)
+
+
+async def _pour(
+    link: Link, connection: Connection, publisher: Publisher, corpus: Corpus, command: Pour
+) -> int:
+    enough = asyncio.create_task(link.receive())
+    published = 0
+    while not enough.done():
+        if await lag(connection, UPDATES) >= command.waiting_max:
+            await asyncio.sleep(FULL_SECONDS)
+            continue
+        stop = published + BATCH_MESSAGES_MAX
+        await publisher.publish_batch(
+            [_message(corpus, number, again=False) for number in range(published, stop)]
+        )
+        published = stop
+    await enough
+    return published
 
 
 def _message(corpus: Corpus, number: int, *, again: bool) -> Outbound:

@@ -17,6 +17,7 @@ from benchmarks.report import merged
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
 from livefeed.channel import channels_of, client_name
+from livefeed.subjects import LANES, Lane
 
 CLIENTS_A_PROCESS_MAX: Final = 12_000
 CONNECT_SECONDS_MAX: Final = 180.0
@@ -33,11 +34,21 @@ class Outcome:
     """What became of a burst, on both sides."""
 
     published: Published
-    latency: LatencyRecorder = field(default_factory=LatencyRecorder)
+    latencies: dict[Lane, LatencyRecorder] = field(
+        default_factory=lambda: {lane: LatencyRecorder() for lane in LANES}
+    )
     deliveries: int = 0
     replayed: int = 0
     reconnects: int = 0
     resets: int = 0
+
+    @property
+    def latency(self) -> LatencyRecorder:
+        """Of all lanes together."""
+        latency = LatencyRecorder()
+        for one in self.latencies.values():
+            latency.merge(one)
+        return latency
 
     def notes(self) -> list[str]:
         """What a reader of the latencies has to know of the publisher."""
@@ -111,7 +122,8 @@ class Load:
         outcome = Outcome(published)
         taken: Taken
         for taken in await self._answers(arrive_seconds + 30):
-            outcome.latency.merge(taken.latency)
+            for lane, latency in taken.latencies.items():
+                outcome.latencies[lane].merge(latency)
             outcome.deliveries += taken.deliveries
             outcome.replayed += taken.replayed
             outcome.reconnects += taken.reconnects
@@ -155,11 +167,18 @@ class Load:
 
 
 class Meter:
-    """Measures the CPU of every role, in percent of one core, from its making on."""
+    """Measures the CPU of every role, in percent of one core, from its making on.
 
-    def __init__(self, stack: Stack, load: Load | None = None) -> None:
+    Args:
+        stack: The servers.
+        load: What loads them.
+        processes: The pids of more load processes, by role.
+    """
+
+    def __init__(self, stack: Stack, load: Load | None = None, **processes: int) -> None:
         self._stack = stack
         self._load = load
+        self._processes = processes
         self._before = self._usage()
         self._busy = busy_seconds()
         self._began = time.perf_counter()
@@ -172,7 +191,7 @@ class Meter:
             for role, usage in self._usage().items()
         }
         used["others"] = max(0.0, busy_seconds() - self._busy - sum(used.values()))
-        return {role: round(100 * value / seconds, 1) for role, value in used.items()}
+        return {role: round(100 * value / seconds, 2) for role, value in used.items()}
 
     def notes(self, percent: dict[str, float]) -> list[str]:
         """What a reader of the figures has to know of the CPU."""
@@ -191,4 +210,5 @@ class Meter:
         return {**self._stack.usage(), **self._load_usage(), **own}
 
     def _load_usage(self) -> dict[str, Usage]:
-        return self._load.usage() if self._load else {}
+        more = {role: usage_of([pid]) for role, pid in self._processes.items()}
+        return (self._load.usage() if self._load else {}) | more

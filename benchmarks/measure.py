@@ -59,6 +59,17 @@ class LatencyRecorder:
                 return min(middle, self.maximum) if place < BINS - 1 else self.maximum
         return 0.0
 
+    def share_within(self, seconds: float) -> float:
+        """The share of the latencies that are at most so long; a bucket in doubt is longer."""
+        if self.maximum <= seconds:
+            return 1.0
+        within = sum(
+            number
+            for place, number in enumerate(self.bins)
+            if FIRST_SECONDS * GAMMA ** (place + 1) <= seconds
+        )
+        return within / self.count
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

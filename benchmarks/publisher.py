@@ -71,7 +71,6 @@ class _Run:
         self._publisher = publisher
         self._traffic = traffic
         self._burst = burst
-        self._subject = subjects.updates(traffic.priority, "bench")
         self._window = asyncio.Semaphore(WINDOW)
         self._random = random.Random(burst.first)
         self._published = Published()
@@ -92,11 +91,12 @@ class _Run:
     async def _one(self, number: int, due: int) -> None:
         published = self._published
         payload = self._traffic.update(number, due=due, recorded=self._burst.recorded)
+        subject = subjects.updates(self._traffic.priority(number), "bench")
         headers = {"Nats-Msg-Id": self._traffic.update_id(number)}
         sent = clock()
         published.late.record((sent - due) / 1e9)
         try:
-            await self._publisher.publish(self._subject, payload, headers)
+            await self._publisher.publish(subject, payload, headers)
         except OutcomeUnknown:
             published.unknown.add(number)
         except Unavailable:

@@ -11,8 +11,10 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
+
+import msgspec
 
 from benchmarks.corpus import Corpus
 from benchmarks.verify import FAULTS
@@ -25,6 +27,8 @@ STATEMENTS_KEPT: Final = 20_000
 """Updates whose meaning is remembered: one with a wide audience is asked for again and again."""
 EXAMPLES_MAX: Final = 5
 
+Order = tuple[int, int, bytes]
+"""An order key; a greater one is newer."""
 Place = tuple[int, int]
 """The item's key and the facet."""
 
@@ -40,7 +44,7 @@ class Birth(NamedTuple):
 class Standing(NamedTuple):
     """What stands in a place."""
 
-    order: tuple[int, int, bytes]
+    order: Order
     kind: int
     rank: float | None
     birth: Birth
@@ -71,8 +75,8 @@ class Findings:
     entries: int = 0
     """Those that were compared."""
     faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAULTS, 0))
-    """`lost`: places that are empty, or a channel that is missing. `doubled`: a seq twice.
-    `foreign`: entries where nothing may be. `inexact`: another update, birth, rank or head."""
+    """`lost`: places that are empty. `doubled`: a seq twice in a channel. `foreign`: entries where
+    nothing may be. `inexact`: another update, birth, rank, head or body."""
     examples: list[str] = field(default_factory=list)
 
     def add(self, fault: str, example: str, number: int = 1) -> None:
@@ -101,7 +105,7 @@ class Reference:
             for user in corpus.users_of(corpus.facts(number)):
                 self._numbers[names[user]].append(number)
         self._missing = set(self._numbers)
-        self._stated = lru_cache(STATEMENTS_KEPT)(self._state)
+        self._stated = lru_cache(STATEMENTS_KEPT)(partial(stated, corpus))
         self.findings = Findings()
 
     def standings(self, channel: str) -> dict[Place, Standing]:
@@ -139,6 +143,19 @@ class Reference:
             )
             found.add("inexact", f"{channel.name} has {detail}")
 
+    def compare_body(self, ref: bytes, update_id: str, body: bytes) -> None:
+        """Compare one stored body with what was published; those of others are passed over."""
+        corpus, found = self._corpus, self.findings
+        if not update_id.startswith(f"{corpus.name}-{corpus.seed}-"):
+            return
+        said = msgspec.json.decode(body)
+        number = said["content"].get("number", -1)
+        facts = corpus.facts(number)
+        wanted = corpus.public(number, facts) | {"metadata": {}}
+        names = (facts.update_id, update_ref(facts.update_id, facts.item))
+        if said != wanted or (update_id, ref) != names:
+            found.add("inexact", f"the body of {update_id} is {body!r}")
+
     def finish(self) -> Findings:
         """What was found, now that every channel of the log was compared."""
         for name in self._missing:
@@ -146,24 +163,21 @@ class Reference:
         self._missing = set()
         return self.findings
 
-    def _state(self, number: int) -> tuple[Place, Standing]:
-        """What one update says by itself."""
-        facts = self._corpus.facts(number)
-        ref = update_ref(facts.update_id, facts.item)
-        microseconds = facts.second * 1_000_000
-        order = (0, microseconds, ref) if facts.version is None else (1, facts.version, ref)
-        births = {
-            "new_content": Birth(0, microseconds),
-            "content_update": Birth(1, microseconds),
-        }
-        standing = Standing(
-            order,
-            KINDS.index(facts.kind),
-            facts.rank,
-            births.get(facts.kind, Birth(2, 0)),
-            facts.update_id,
-        )
-        return (item_key(facts.item), int(facts.kind == "engagement_update")), standing
+
+def stated(corpus: Corpus, number: int) -> tuple[Place, Standing]:
+    """What one update of a corpus says by itself."""
+    facts = corpus.facts(number)
+    ref = update_ref(facts.update_id, facts.item)
+    microseconds = facts.second * 1_000_000
+    births = {"new_content": Birth(0, microseconds), "content_update": Birth(1, microseconds)}
+    standing = Standing(
+        (0, microseconds, ref) if facts.version is None else (1, facts.version, ref),
+        KINDS.index(facts.kind),
+        facts.rank,
+        births.get(facts.kind, Birth(2, 0)),
+        facts.update_id,
+    )
+    return (item_key(facts.item), int(facts.kind == "engagement_update")), standing
 
 
 def birth_of(born: int) -> Birth:

@@ -113,11 +113,13 @@ class Stack:
         """Whether the pool has a worker now."""
         return self._pool is not None and usage_below(self._pool.pid).rss_bytes > 0
 
-    def workers(self) -> list[int]:
-        """The pids of the pool's workers; there may be none at the moment."""
+    def workers(self, *, seconds_min: float = 0.0) -> list[int]:
+        """The pids of the pool's workers that have run for so long; there may be none."""
         with contextlib.suppress(psutil.NoSuchProcess):
             if self._pool is not None:
-                return [child.pid for child in psutil.Process(self._pool.pid).children()]
+                latest = time.time() - seconds_min
+                children = psutil.Process(self._pool.pid).children()
+                return [child.pid for child in children if child.create_time() <= latest]
         return []
 
     def worker_summaries(self) -> list[dict[str, Any]]:
@@ -160,6 +162,14 @@ class Stack:
     async def connect(self, name: str) -> Connection:
         """A connection to its NATS server; the caller closes it."""
         return await connect([self._nats.url], name=name)
+
+    async def stored(self, stream: str) -> int:
+        """How many messages a stream has."""
+        connection = await self.connect("livefeed-bench")
+        try:
+            return int((await connection.jetstream().stream_info(stream)).state.messages)
+        finally:
+            await close(connection)
 
     @contextlib.asynccontextmanager
     async def database(self) -> AsyncIterator[Pool]:

@@ -22,12 +22,13 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Updates of distinct items; a hash chooses each one's user, by its number."""
+    """Updates of distinct items; a hash chooses each one's user and priority, by its number."""
 
     seed: int
     users: int
     feed: str = "home"
-    priority: Lane = "high"
+    priorities: tuple[Lane, ...] = ("high",)
+    """Each as often as it stands here."""
 
     def name(self, user: int) -> str:
         """The id of a user; loads of different seeds on one stack have different users."""
@@ -35,8 +36,11 @@ class Traffic:
 
     def user(self, number: int) -> int:
         """Whose an update is."""
-        digest = hashlib.blake2b(b"%d %d" % (self.seed, number), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % self.users
+        return self._dice(number) % self.users
+
+    def priority(self, number: int) -> Lane:
+        """What an update says of its priority."""
+        return self.priorities[self._dice(number) // self.users % len(self.priorities)]
 
     def update_id(self, number: int) -> str:
         """The id of an update."""
@@ -44,9 +48,10 @@ class Traffic:
 
     def update(self, number: int, *, due: int, recorded: bool) -> bytes:
         """An update's JSON; `due` is its scheduled time in nanoseconds of the monotonic clock."""
-        user = self.name(self.user(number))
+        user, priority = self.name(self.user(number)), self.priority(number)
         content: dict[str, Any] = {"id": f"item-{number}", "number": number, "user": user}
         content |= {"due": due, "recorded": recorded, "text": TEXT}
+        content["lane"] = priority
         return _encode(
             {
                 "updateId": self.update_id(number),
@@ -54,10 +59,14 @@ class Traffic:
                 "feedType": self.feed,
                 "updateType": "new_content",
                 "content": content,
-                "priority": self.priority,
+                "priority": priority,
                 "timestamp": datetime.now(UTC).isoformat(),
             }
         )
+
+    def _dice(self, number: int) -> int:
+        digest = hashlib.blake2b(b"%d %d" % (self.seed, number), digest_size=8).digest()
+        return int.from_bytes(digest, "big")
 
 
 def clock() -> int:

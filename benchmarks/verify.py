@@ -11,6 +11,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from livefeed.subjects import Lane
+
 FAULTS: Final = ("lost", "doubled", "foreign", "inexact")
 """`inexact`: the order or the position of a client is not the log's."""
 
@@ -22,6 +24,7 @@ class Content(Struct, gc=False):
     user: str = ""
     due: int = 0
     recorded: bool = False
+    lane: Lane = "high"
 
 
 class Update(Struct, gc=False):

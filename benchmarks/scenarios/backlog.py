@@ -7,25 +7,22 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.corpus import Corpus
+from benchmarks.comparison import compare
+from benchmarks.corpus import PAST_SECONDS, Corpus
 from benchmarks.drain import Drained, drain
 from benchmarks.flood import Flood, Flooded, flood
 from benchmarks.load import Meter
 from benchmarks.load_process import LoadProcess
-from benchmarks.log_reader import channels
 from benchmarks.reference import Reference
-from benchmarks.report import Goal, Report, merged
+from benchmarks.report import Goal, Report
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
-from livefeed.adapters.nats.connection import close
 
 NAME: Final = "backlog"
 UPDATES_GOAL: Final = Goal("≥", 10_000)
 DELIVERIES_GOAL: Final = Goal("≥", 40_000)
 GROWTH_GOAL: Final = Goal("≤", 16)
 """MiB: what one large flush more or less is; a leak of 100 bytes an update would be far above."""
-PAST_SECONDS: Final = 2 * 3600
-"""How long ago the first update says that it was; no update may be ahead of the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,72 +50,69 @@ QUICK: Final = Sizes(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of the two backlogs; `suffix` ends the names of its figures."""
+
+    corpus: Corpus
+    updates: int
+    suffix: str = ""
+
+
 async def run(options: Options) -> Report:
     """Work off many updates for one user each, then few for many users each."""
     sizes = options.sized(QUICK if options.quick else Sizes())
+    seed, began_at = options.seed, int(time.time()) - PAST_SECONDS
+    narrow = Corpus(seed, sizes.users, sizes.items, 1, began_at)
+    wide = Corpus(seed, sizes.wide_users, sizes.wide_items, sizes.wide_audience, began_at, "wide")
     report = Report(NAME)
-    began_at = int(time.time()) - PAST_SECONDS
-    narrow = Corpus(options.seed, sizes.users, sizes.items, 1, began_at)
-    wide = Corpus(
-        options.seed, sizes.wide_users, sizes.wide_items, sizes.wide_audience, began_at, "wide"
-    )
-    drained = await _work_off(narrow, sizes.updates, "", sizes, options, report)
-    report.add("updates_per_second", round(sizes.updates / drained.seconds), "", UPDATES_GOAL)
+    drained = await _work_off(_Part(narrow, sizes.updates), sizes, options, report)
     if drained.rss_growth_mib is None:
         report.notes.append("no worker ran for long enough to see its memory grow")
     else:
         report.add("worker_rss_growth_mib", drained.rss_growth_mib, "MiB", GROWTH_GOAL)
-    report.add("worker_rss_max_mib", drained.rss_max_mib, "MiB")
-    drained = await _work_off(wide, sizes.wide_updates, "_wide", sizes, options, report)
-    deliveries = sizes.wide_updates * sizes.wide_audience
-    report.add(
-        "deliveries_per_second_wide", round(deliveries / drained.seconds), "", DELIVERIES_GOAL
-    )
-    report.add("worker_rss_max_mib_wide", drained.rss_max_mib, "MiB")
+    await _work_off(_Part(wide, sizes.wide_updates, "_wide"), sizes, options, report)
     report.add("processes", sizes.processes)
-    report.add("seed", options.seed)
+    report.add("seed", seed)
     return report
 
 
-async def _work_off(
-    corpus: Corpus, count: int, suffix: str, sizes: Sizes, options: Options, report: Report
-) -> Drained:
+async def _work_off(part: _Part, sizes: Sizes, options: Options, report: Report) -> Drained:
     """Publish with no pool, start one, wait until nothing is left, compare the log."""
+    count = part.updates
     options.say("starting the servers")
     async with Stack(settings=options.settings(sizes)) as stack:
-        connection = await stack.connect("livefeed-bench")
         options.say(f"publishing {count:,} updates")
-        async with LoadProcess(flood, stack.nats_url, corpus) as publisher:
+        async with LoadProcess(flood, stack.nats_url, part.corpus) as publisher:
             publisher.send(Flood(0, count))
             flooded: Flooded = await publisher.receive(timeout_seconds=sizes.seconds_max)
-        report.add(f"published_per_second{suffix}", round(count / flooded.seconds))
         options.say("letting the backlog age")
         await asyncio.sleep(sizes.rest_seconds)
         options.say(f"working off {count:,} updates")
         meter = Meter(stack)
         await stack.start_pool(worker_processes_max=sizes.processes)
-        drained = await drain(stack, connection, seconds_max=sizes.seconds_max)
+        drained = await drain(stack, seconds_max=sizes.seconds_max)
         percent = meter.percent()
-        report.add(f"seconds{suffix}", round(drained.seconds, 2), "s")
+        _add_figures(report, part, drained, flooded)
         for role, value in percent.items():
-            report.add(f"cpu_percent_{role}{suffix}", value, "% of a core")
+            report.add(f"cpu_percent_{role}{part.suffix}", value, "% of a core")
         report.notes += meter.notes(percent)
         options.say("comparing the log with the model")
-        await compare(stack, Reference(corpus, range(count)), report, suffix)
-        await close(connection)
+        await compare(stack, Reference(part.corpus, range(count)), report, part.suffix)
     return drained
 
 
-async def compare(stack: Stack, reference: Reference, report: Report, suffix: str = "") -> None:
-    """Read the whole log, and add what is wrong with it to the report."""
-    async with stack.database() as pool:
-        async for channel in channels(pool):
-            reference.compare(channel)
-    findings = reference.finish()
-    report.faults = merged([report.faults, findings.faults])
-    report.notes += findings.examples
-    report.add(f"entries{suffix}", findings.entries)
-    stack.keep |= any(findings.faults.values())
+def _add_figures(report: Report, part: _Part, drained: Drained, flooded: Flooded) -> None:
+    count, suffix = part.updates, part.suffix
+    deliveries = count * part.corpus.audience
+    if suffix:
+        rate = round(deliveries / drained.seconds)
+        report.add(f"deliveries_per_second{suffix}", rate, "", DELIVERIES_GOAL)
+    else:
+        report.add("updates_per_second", round(count / drained.seconds), "", UPDATES_GOAL)
+    report.add(f"seconds{suffix}", round(drained.seconds, 2), "s")
+    report.add(f"worker_rss_max_mib{suffix}", drained.rss_max_mib, "MiB")
+    report.add(f"published_per_second{suffix}", round(count / flooded.seconds))
 
 
 SCENARIO: Final = Scenario(

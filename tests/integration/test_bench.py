@@ -28,7 +28,9 @@ SMALL = {
 }
 
 
-async def bench(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def bench(
+    directory: Path, *arguments: str, seconds: float = 90
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does, from a folder that is not the checkout."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "clients" / "python")])
     return await asyncio.to_thread(
@@ -39,7 +41,7 @@ async def bench(directory: Path, *arguments: str) -> subprocess.CompletedProcess
         cwd=directory,
         env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(directory)},
         text=True,
-        timeout=90,
+        timeout=seconds,
     )
 
 
@@ -63,6 +65,81 @@ async def test_a_small_run_is_exact_and_leaves_nothing_behind(tmp_path: Path) ->
     assert figures["published"]["value"] == SMALL["per_second"] * SMALL["seconds"]
     assert figures["deliveries"]["value"] >= figures["published"]["value"]
     assert not names(tmp_path), "the run leaves nothing behind"
+
+
+WINDOWS = {"window_medium_seconds": 0.5, "window_low_seconds": 1}
+TINY: dict[str, dict[str, float]] = {
+    "backlog": {
+        "updates": 2_000,
+        "users": 100,
+        "rest_seconds": 0,
+        "wide_updates": 20,
+        "wide_users": 300,
+        "wide_audience": 200,
+        "processes": 2,
+        **WINDOWS,
+    },
+    "lanes": {"connections": 20, "per_second": 40, "seconds": 3, "warm_up_seconds": 1, **WINDOWS},
+    "overload": {
+        "connections": 5,
+        "per_second": 20,
+        "seconds": 2,
+        "warm_up_seconds": 1,
+        "waiting": 3_000,
+        "low_users": 200,
+        "soak_seconds": 0,
+        **WINDOWS,
+    },
+    "idle": {"seconds": 1, "connections": 5, "retain_seconds": 1},
+    "coldstart": {"starts": 1, "silences": 1, "quiet_seconds": 0.5},
+}
+GOALS = {
+    "backlog": {"updates_per_second", "deliveries_per_second_wide"},
+    "lanes": {"medium_p95_seconds", "low_p95_seconds", "within_30s"},
+    "overload": {"high_p99_ratio", "low_waiting_least"},
+    "idle": {"idle_cpu_percent"},
+    "coldstart": {"seconds", "first_update_seconds"},
+    "million": {"heads_moved_again", "frames_again"},
+}
+
+
+@pytest.mark.parametrize("scenario", sorted(TINY))
+async def test_every_scenario_is_exact_and_has_its_goals(scenario: str, tmp_path: Path) -> None:
+    figures = await exact(tmp_path, scenario, TINY[scenario])
+    if scenario == "backlog":
+        assert figures["entries"]["value"] > 0
+        assert figures["entries_wide"]["value"] > 1_000
+    if scenario == "lanes":
+        assert figures["deliveries"]["value"] == 120
+        assert figures["low_p50_seconds"]["value"] > figures["high_p50_seconds"]["value"]
+    if scenario == "overload":
+        assert figures["entries"]["value"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_updates_survive_killed_workers_and_mean_nothing_twice(tmp_path: Path) -> None:
+    """What a killed worker had in its hands comes again after up to half a minute."""
+    sizes = {"updates": 20_000, "users": 500, "clients": 20, "kill_seconds": 0.5, **WINDOWS}
+    figures = await exact(tmp_path, "million", sizes, seconds=200)
+    assert figures["kills"]["value"] > 0
+    assert figures["heads_moved_again"]["value"] == 0
+    assert figures["frames_again"]["value"] == 0
+
+
+async def exact(
+    directory: Path, scenario: str, sizes: dict[str, float], *, seconds: float = 90
+) -> dict[str, Any]:
+    """Run a scenario that has to be exact, and return its figures."""
+    words = [word for name, value in sizes.items() for word in ("--set", f"{name}={value}")]
+    done = await bench(directory, scenario, "--quick", "--json", *words, seconds=seconds)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    figures: dict[str, Any] = report["figures"]
+    assert report["ok"]
+    assert GOALS[scenario] <= {name for name, figure in figures.items() if figure["goal"]}
+    assert all(figures[name]["value"] == 0 for name in ("lost", "doubled", "foreign", "inexact"))
+    return figures
 
 
 async def test_without_a_scenario_they_are_listed_and_a_wrong_one_is_an_error(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from benchmarks.measure import LatencyRecorder, growth
 from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, WrongSize
 from benchmarks.scenarios.latency import Sizes
@@ -180,9 +182,44 @@ def test_sizes_are_replaced_by_name_and_nothing_else_is_taken() -> None:
             Options(sizes=wrong).sized(Sizes())
 
 
+def test_what_is_no_size_may_be_a_setting_of_the_servers() -> None:
+    options = Options(sizes={"window_low_seconds": "1", "worker_life_seconds": "7"})
+    assert options.settings(Sizes()) == {"window_low_seconds": "1"}
+    assert options.sized(Sizes()).worker_life_seconds == 7
+
+
 def test_both_sides_of_a_load_know_whose_an_update_is() -> None:
     traffic = Traffic(seed=3, users=10)
     for number in range(50):
         published = json.loads(traffic.update(number, due=1, recorded=True))
         assert published["userId"] == traffic.name(traffic.user(number))
     assert len({traffic.user(number) for number in range(500)}) == 10
+
+
+def test_each_priority_is_as_often_as_it_stands_in_the_mix_for_every_user() -> None:
+    traffic = Traffic(seed=3, users=2, priorities=("high", "medium", "low", "low"))
+    counts = Counter((traffic.user(n), traffic.priority(n)) for n in range(8_000))
+    for user in range(2):
+        assert counts[user, "high"] == pytest.approx(1_000, rel=0.15)
+        assert counts[user, "low"] == pytest.approx(2_000, rel=0.15)
+    payload = traffic.update(5, due=1, recorded=True)
+    lane = decode_frame(b'{"type":"x","updates":[{"channel":"c","seq":1,%s]}' % payload[1:])
+    assert lane.updates[0].content.lane == traffic.priority(5)
+
+
+def test_growth_is_what_remains_of_samples_that_go_up_and_down() -> None:
+    saw = [100.0, 140.0, 120.0] * 10
+    assert growth(saw) == 0
+    assert growth([0, 10, 30, *saw]) == 0, "warm-up"
+    assert growth([*saw[:20], 900.0, *saw[20:]]) == 0, "one peak"
+    assert growth([float(second) for second in range(60)]) == 30
+    assert growth([1.0] * 5) is None
+
+
+def test_the_share_within_a_time_never_says_too_much() -> None:
+    recorder = LatencyRecorder()
+    for milliseconds in range(1, 101):
+        recorder.record(milliseconds / 1e3)
+    assert recorder.share_within(0.1) == 1.0
+    assert 0.44 <= recorder.share_within(0.05) <= 0.5
+    assert recorder.share_within(0.0005) == 0.0

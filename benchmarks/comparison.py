@@ -1,4 +1,4 @@
-"""Reads the whole log from PostgreSQL, in pages."""
+"""Reads the whole log from PostgreSQL, in pages, and compares it with the model."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from benchmarks.reference import Channel, Row, Standing, birth_of
+from benchmarks.reference import Channel, Reference, Row, Standing, birth_of
+from benchmarks.report import Report, merged
+from benchmarks.stack import Stack
 from livefeed.adapters.postgres.pool import Pool
+from livefeed.topology import DEAD_LETTERS
 
 CHANNELS_A_PAGE: Final = 500
+HEADS_A_PAGE: Final = 10_000
+BODIES_A_PAGE: Final = 10_000
 
 _CHANNELS = """
 select id, name, seq, floor from feed_channel where id > $1 order by id limit $2
@@ -18,6 +23,27 @@ _ENTRIES = """
 select channel_id, item, facet, seq, explicit, version, ref, kind, rank, born, update_id
 from feed_entry left join feed_body using (ref) where channel_id = any($1::bigint[])
 """
+_BODIES = """
+select ref, update_id, body from feed_body where ref > $1 order by ref limit $2
+"""
+
+
+async def compare(stack: Stack, reference: Reference, report: Report, suffix: str = "") -> None:
+    """Read all that the log has, and add what is wrong with it to the report."""
+    async with stack.database() as pool:
+        async for channel in channels(pool):
+            reference.compare(channel)
+        after = b""
+        while page := await pool.fetch(_BODIES, after, BODIES_A_PAGE):
+            after = page[-1]["ref"]
+            for row in page:
+                reference.compare_body(row["ref"], row["update_id"], row["body"])
+    findings = reference.finish()
+    findings.add("lost", f"{DEAD_LETTERS} has updates", await stack.stored(DEAD_LETTERS))
+    report.faults = merged([report.faults, findings.faults])
+    report.notes += findings.examples
+    report.add(f"entries{suffix}", findings.entries)
+    stack.keep |= any(findings.faults.values())
 
 
 async def channels(pool: Pool) -> AsyncIterator[Channel]:
@@ -36,7 +62,7 @@ async def heads(pool: Pool) -> dict[str, tuple[int, int]]:
     """Head and floor of every channel."""
     found: dict[str, tuple[int, int]] = {}
     after = 0
-    while page := await pool.fetch(_CHANNELS, after, 20 * CHANNELS_A_PAGE):
+    while page := await pool.fetch(_CHANNELS, after, HEADS_A_PAGE):
         after = page[-1]["id"]
         found.update((row["name"], (row["seq"], row["floor"])) for row in page)
     return found
