@@ -14,7 +14,7 @@ from benchmarks.reference import Channel, Findings, Order, Place, Reference, Row
 from benchmarks.report import Report
 from benchmarks.verify import FAULTS, decode_frame
 from benchmarks.view import View
-from functions.prioritize import read_update
+from functions.reading import read_update
 from livefeed.channel import user_channel
 from livefeed.entry import Entry, EntryKey, coalesce
 from livefeed.messages import LaneUpdate
@@ -34,7 +34,9 @@ def published(corpus: Corpus, numbers: range) -> list[tuple[list[str], LaneUpdat
         subject, payload, _ = corpus.message(number)
         update, items = parse_update(payload, now_microseconds=(NOW + 60) * 1_000_000)
         reading = read_update(update, items, subject=subject, accepted_at=1, traceparent=None)
-        readings.append((reading.channels, reading.updates[0]))
+        assert isinstance(reading.audience, list)
+        channels = [user_channel(user, reading.facts.feed) for user in reading.audience]
+        readings.append((channels, reading.updates[0]))
     return readings
 
 
