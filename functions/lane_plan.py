@@ -97,6 +97,9 @@ def _groups(channels: list[str], updates: list[LaneUpdate], *, push: bool) -> It
 
 
 def _by_bytes(updates: list[LaneUpdate]) -> Iterable[list[LaneUpdate]]:
+    if len(updates) == 1:
+        yield updates
+        return
     some: list[LaneUpdate] = []
     size = 0
     for update in updates:
@@ -131,4 +134,4 @@ def _group_size(group: LaneGroup) -> int:
 
 
 def _size(update: LaneUpdate) -> int:
-    return len(bytes(update.body)) + len(update.update_id) + 256
+    return len(memoryview(update.body)) + len(update.update_id) + 256

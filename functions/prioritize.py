@@ -34,9 +34,10 @@ BYTES_MAX: Final = 2 * MIB
 
 
 class Step(NamedTuple):
-    """An update, the users that this step is for, and the last of them if there may be more."""
+    """Some followers of an update's audience, and the last of them if there may be more."""
 
     work: Work
+    audience: Followers
     page: Page
     more_after: str | None
 
@@ -85,22 +86,29 @@ class Prioritize:
 
     async def handle(self, works: Sequence[Work]) -> None:
         """Publish the lane messages of all, and the continuations of those with more followers."""
-        steps = await asyncio.gather(*(self._step(work, _reading(work).after) for work in works))
-        while steps:
+        pages: list[Page] = []
+        followed: list[tuple[Work, Followers]] = []
+        for work in works:
+            audience = _reading(work).audience
+            if isinstance(audience, Followers):
+                followed.append((work, audience))
+            else:
+                pages.append(Page(_reading(work), audience))
+        steps = await asyncio.gather(
+            *(self._step(work, audience, _reading(work).after) for work, audience in followed)
+        )
+        await self._publish([*pages, *(step.page for step in steps)])
+        while steps := await self._continue(steps):
             await self._publish([step.page for step in steps])
-            again = await asyncio.gather(*(self._continue(step) for step in steps))
-            # A stream without room takes no continuation: then all is done here.
-            steps = [step for step in again if step is not None]
 
-    async def _step(self, work: Work, after: str) -> Step:
+    async def _step(self, work: Work, audience: Followers, after: str) -> Step:
+        """Read the next followers."""
         reading = _reading(work)
-        if not isinstance(reading.audience, Followers):
-            return Step(work, Page(reading, reading.audience), None)
         limit = _page_max(reading)
         removal = reading.facts.update_type == "content_removal"
-        page = AudiencePage(reading.audience.actor, after, limit, removal)
-        users = await resolve(self._resolver, page)
-        return Step(work, Page(reading, users), users[-1] if len(users) == limit else None)
+        users = await resolve(self._resolver, AudiencePage(audience.actor, after, limit, removal))
+        more_after = users[-1] if len(users) == limit else None
+        return Step(work, audience, Page(reading, users), more_after)
 
     async def _publish(self, pages: Sequence[Page]) -> None:
         known = await self._contexts.of(
@@ -108,18 +116,21 @@ class Prioritize:
         )
         await self._publisher.publish_batch(plan(pages, known, self._lane_of))
 
-    async def _continue(self, step: Step) -> Step | None:
-        """Have somebody go on after this step; returns the next one if that cannot be."""
-        if step.more_after is None:
-            return None
-        message = step.work.message
-        headers = readings.continuation_headers(_reading(step.work), step.more_after)
-        try:
-            await self._publisher.publish(message.subject, message.payload, headers)
-        except StreamRefused as refused:
-            logger.info("an audience is done in one go: %s", refused.detail)
-            return await self._step(step.work, step.more_after)
-        return None
+    async def _continue(self, steps: Sequence[Step]) -> list[Step]:
+        """Have somebody go on after these steps; returns the next ones of those nobody can."""
+        again = []
+        for step in steps:
+            if step.more_after is None:
+                continue
+            message = step.work.message
+            headers = readings.continuation_headers(_reading(step.work), step.more_after)
+            try:
+                await self._publisher.publish(message.subject, message.payload, headers)
+            except StreamRefused as refused:
+                # A stream without room: it gets some when this very message is done.
+                logger.info("an audience is done in one go: %s", refused.detail)
+                again.append(await self._step(step.work, step.audience, step.more_after))
+        return again
 
 
 def _page_max(reading: Reading) -> int:
