@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -22,6 +23,16 @@ from livefeed.settings import Settings
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run a command's work under uvloop."""
     return uvloop.run(work)
+
+
+def spare_the_collector() -> None:
+    """Have the cyclic garbage collector look seldom, and never at what is there from the start.
+
+    Messages in hand are thousands of objects without cycles: looking at them again and again took a
+    quarter of the time of reading them.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -31,6 +31,7 @@ from livefeed.cli.running import (
     nats_connection,
     primary_pool,
     run,
+    spare_the_collector,
 )
 from livefeed.priority import LaneFunction
 from livefeed.settings import Settings
@@ -46,6 +47,7 @@ def command(function: str, *, once: bool) -> None:
     """Run one worker of FUNCTION; prints one line of JSON when it leaves."""
     log_to_stderr()
     settings = command_settings()
+    spare_the_collector()
     # No messages drive retain: it does its steps, and leaves.
     work = _retain(settings, once=once) if function == "retain" else None
     summary = run(work or _work(settings, function, once=once))
