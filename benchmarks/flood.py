@@ -11,7 +11,8 @@ from benchmarks.corpus import Corpus
 from benchmarks.drain import lag
 from benchmarks.load_process import Link
 from livefeed.adapters.nats.connection import Connection, close, connect
-from livefeed.adapters.nats.publish import BATCH_MESSAGES_MAX, Outbound, Publisher
+from livefeed.adapters.nats.publish import BATCH_MESSAGES_MAX, Outbound, Publisher, StreamRefused
+from livefeed.errors import OutcomeUnknown
 from livefeed.topology import UPDATES
 
 FULL_SECONDS: Final = 0.02
@@ -65,8 +66,9 @@ async def _flood(publisher: Publisher, corpus: Corpus, command: Flood) -> Floode
     began = time.perf_counter()
     for first in range(command.first, command.stop, BATCH_MESSAGES_MAX):
         stop = min(first + BATCH_MESSAGES_MAX, command.stop)
-        await publisher.publish_batch(
-            [_message(corpus, number, again=command.again) for number in range(first, stop)]
+        await _publish(
+            publisher,
+            [_message(corpus, number, again=command.again) for number in range(first, stop)],
         )
     return Flooded(time.perf_counter() - began)
 
@@ -81,12 +83,21 @@ async def _pour(
             await asyncio.sleep(FULL_SECONDS)
             continue
         stop = published + BATCH_MESSAGES_MAX
-        await publisher.publish_batch(
-            [_message(corpus, number, again=False) for number in range(published, stop)]
+        await _publish(
+            publisher, [_message(corpus, number, again=False) for number in range(published, stop)]
         )
         published = stop
     await enough
     return published
+
+
+async def _publish(publisher: Publisher, messages: list[Outbound]) -> None:
+    try:
+        await publisher.publish_batch(messages)
+    except (StreamRefused, OutcomeUnknown):
+        # A batch that was stored without an answer is refused when it comes again. Alone, each
+        # update gets an answer of its own, and counts once.
+        await asyncio.gather(*(publisher.publish(*message) for message in messages))
 
 
 def _message(corpus: Corpus, number: int, *, again: bool) -> Outbound:

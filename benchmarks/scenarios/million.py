@@ -47,11 +47,15 @@ class Sizes:
     processes: int = 1
     """Workers of each function at most."""
     kill_seconds: float = 3.0
+    kills_max: int = 10_000
+    """Each kill has what a worker held come again later: a short run ends with the last of it."""
     seconds_max: float = 1800.0
     """A part that takes longer fails."""
 
 
-QUICK: Final = Sizes(updates=20_000, users=1_000, clients=100, kill_seconds=1.0, seconds_max=180)
+QUICK: Final = Sizes(
+    updates=20_000, users=1_000, clients=100, kill_seconds=1.0, kills_max=5, seconds_max=180
+)
 
 
 async def run(options: Options) -> Report:
@@ -146,7 +150,7 @@ class _Run:
         connection = await self._stack.connect("livefeed-bench")
         try:
             await asyncio.sleep(self._sizes.kill_seconds)
-            while await lag(connection, UPDATES):
+            while kills < self._sizes.kills_max and await lag(connection, UPDATES):
                 if workers := self._stack.workers(seconds_min=VICTIM_SECONDS_MIN):
                     os.kill(self._random.choice(workers), signal.SIGKILL)
                     kills += 1
