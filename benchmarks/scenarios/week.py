@@ -40,13 +40,11 @@ LEVEL_DAYS: Final = 2
 # A day is seconds here, so what Postgres spreads over minutes has to be let go.
 COMPRESSED: Final = {"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "0"}
 
+_VACUUM: Final = "autovacuum_vacuum_scale_factor, autovacuum_vacuum_insert_scale_factor"
 PLAIN: Final = (
-    "alter table feed_entry reset (fillfactor, autovacuum_vacuum_scale_factor,"
-    " autovacuum_vacuum_insert_scale_factor)",
     "alter table feed_channel reset (fillfactor, autovacuum_vacuum_scale_factor)",
-    "alter table feed_body reset (autovacuum_vacuum_scale_factor,"
-    " autovacuum_vacuum_insert_scale_factor)",
-    "alter table feed_body alter column body set compression default",
+    f"alter table feed_entry reset ({_VACUUM})",
+    f"alter table feed_body reset ({_VACUUM})",
 )
 """Takes back what migration 0003 sets."""
 
@@ -56,9 +54,9 @@ class Sizes:
     """How much happens, and how fast."""
 
     users: int = 2_000
-    events: int = 2_000
+    events: int = 1_000
     """Updates in an hour."""
-    day_seconds: float = 42.0
+    day_seconds: float = 36.0
     items_max: int = 100
     age_days: float = 3.0
     flush_rows: int = 1_000
