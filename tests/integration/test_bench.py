@@ -142,6 +142,22 @@ async def exact(
     return figures
 
 
+async def test_a_small_week_is_level_and_drawn(tmp_path: Path) -> None:
+    """Its tables grow until they are as old as the log remembers, and then no more."""
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    sizes = {"users": 60, "events": 30, "day_seconds": 1.5, "flush_rows": 100, "folder": folder}
+    words = [word for name, value in sizes.items() for word in ("--set", f"{name}={value}")]
+    done = await bench(tmp_path, "week", "--quick", "--json", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert figures["growth"]["value"] < 1.3
+    assert 0.5 < figures["size_ratio"]["value"] < 2
+    samples = json.loads((folder / "week.json").read_text())
+    assert [len(one) for one in samples.values()] == [28, 28]
+    assert (folder / "week.svg").read_text().startswith("<svg")
+
+
 async def test_without_a_scenario_they_are_listed_and_a_wrong_one_is_an_error(
     tmp_path: Path,
 ) -> None:
