@@ -35,6 +35,8 @@ class Page(NamedTuple):
 
     reading: Reading
     users: list[str] | None
+    is_part: bool = False
+    """Whether the audience is larger than this page: then nothing of it is high."""
 
 
 class Share(NamedTuple):
@@ -81,9 +83,12 @@ def _shares(page: Page, contexts: Contexts, place: LaneFunction) -> dict[Share, 
         return {Share(facts.priority, partition_of(owner_of(channel)), True): [channel]}
     shares: dict[Share, list[str]] = {}
     for user in page.users:
-        placement = place(facts, contexts.get((user, feed), UNKNOWN))
+        lane, push = place(facts, contexts.get((user, feed), UNKNOWN))
+        if page.is_part and lane == "high":
+            # So many are not served in an instant, and an urgent update shall not stand behind.
+            lane = "medium"
         channel = user_channel(user, feed)
-        share = Share(placement.lane, partition_of(owner_of(channel)), placement.push)
+        share = Share(lane, partition_of(owner_of(channel)), push)
         shares.setdefault(share, []).append(channel)
     return shares
 

@@ -108,7 +108,8 @@ class Prioritize:
         removal = reading.facts.update_type == "content_removal"
         users = await resolve(self._resolver, AudiencePage(audience.actor, after, limit, removal))
         more_after = users[-1] if len(users) == limit else None
-        return Step(work, audience, Page(reading, users), more_after)
+        page = Page(reading, users, is_part=bool(after) or more_after is not None)
+        return Step(work, audience, page, more_after)
 
     async def _publish(self, pages: Sequence[Page]) -> None:
         known = await self._contexts.of(

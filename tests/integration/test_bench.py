@@ -90,10 +90,18 @@ TINY: dict[str, dict[str, float]] = {
         "soak_seconds": 0,
         **WINDOWS,
     },
+    "followers": {
+        "followers": 12_000,
+        "connections": 5,
+        "seconds": 2,
+        "warm_up_seconds": 1,
+        **WINDOWS,
+    },
     "idle": {"seconds": 1, "connections": 5, "retain_seconds": 1},
     "coldstart": {"starts": 1, "silences": 1, "quiet_seconds": 0.5},
 }
 GOALS = {
+    "followers": {"worker_rss_max_mib"},
     "backlog": {"updates_per_second", "deliveries_per_second_wide"},
     "lanes": {"medium_p95_seconds", "low_p95_seconds", "within_30s"},
     "overload": {"high_p99_ratio", "low_waiting_least"},

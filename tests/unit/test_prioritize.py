@@ -90,6 +90,16 @@ def test_each_recipient_has_a_lane_of_their_own() -> None:
     }
 
 
+def test_a_large_audience_does_not_fill_the_high_lane() -> None:
+    """What is one page is as urgent as the update, parts of more leave room for others."""
+    payload = json.dumps(an_update(priority="high")).encode()
+    reading = reading_of(payload)
+    for is_part, lane in ((False, "high"), (True, "medium")):
+        page = Page(reading, ["alice"], is_part=is_part)
+        ((subject, _, _),) = plan([page], {}, lane_of)
+        assert subject.split(".")[2] == lane
+
+
 def test_without_a_priority_the_subject_decides() -> None:
     """A publisher that leaves the field out has said it in the subject."""
     ((lane, _, _),) = planned(an_update(), subject="feed.updates.high.tests")
