@@ -54,9 +54,9 @@ class Sizes:
     """How much happens, and how fast."""
 
     users: int = 2_000
-    events: int = 1_000
+    events: int = 800
     """Updates in an hour."""
-    day_seconds: float = 36.0
+    day_seconds: float = 24.0
     items_max: int = 100
     age_days: float = 3.0
     flush_rows: int = 1_000
@@ -64,7 +64,7 @@ class Sizes:
     """Where `week.svg` and `week.json` are written; empty is nowhere."""
 
 
-QUICK: Final = Sizes(users=200, events=150, day_seconds=5.0, flush_rows=300)
+QUICK: Final = Sizes(users=200, events=120, day_seconds=4.0, flush_rows=300)
 
 
 @dataclass(slots=True)
@@ -162,26 +162,35 @@ async def live(both: Sequence[Arm], sizes: Sizes, options: Options) -> None:
     traffic = Traffic(
         options.seed, users=sizes.users, events=sizes.events, rows_max=sizes.flush_rows
     )
-    bounds = Bounds(
-        items_max=sizes.items_max,
-        age_seconds_max=sizes.age_days * sizes.day_seconds,
-        settled_seconds=sizes.day_seconds / 24,
-        body_age_seconds_min=sizes.day_seconds / 24,
-    )
-    hour_seconds = sizes.day_seconds / 24
+    began_at: list[float] = []
     for hour in range(DAYS * 24):
-        ends_at = time.monotonic() + hour_seconds
+        began_at.append(time.monotonic())
+        ends_at = began_at[hour] + sizes.day_seconds / 24
         options.say(f"day {hour // 24 + 1} of {DAYS}")
         for flush in traffic.hour(hour, accepted_at=time.time_ns() // 1000):
             # Now one first, now the other: what wakes up meanwhile shall not always meet the same.
             for arm in both if hour % 2 else reversed(both):
                 await arm.write(flush)
+        bounds = bounds_now(began_at, sizes)
         for arm in both:
             if (hour + 1) % TRIM_HOURS == 0:
                 await arm.retain(bounds, collects=(hour + 1) % COLLECT_HOURS == 0)
             if (hour + 1) % SAMPLE_HOURS == 0:
                 await arm.sample(hour + 1)
         await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
+
+
+def bounds_now(began_at: Sequence[float], sizes: Sizes) -> Bounds:
+    """The bounds in seconds, so that an hour of the week is one however long it took to write."""
+    now = time.monotonic()
+    hour = now - began_at[-1]
+    oldest = began_at[max(0, len(began_at) - round(sizes.age_days * 24))]
+    return Bounds(
+        items_max=sizes.items_max,
+        age_seconds_max=now - oldest,
+        settled_seconds=hour,
+        body_age_seconds_min=hour,
+    )
 
 
 def _report(report: Report, both: Iterable[Arm]) -> None:
