@@ -249,10 +249,13 @@ def allowed(field: Any) -> list[str]:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """The commands whose module is there."""
+    """The commands whose module is there, and those below them."""
     for name, module in importlib.import_module("livefeed.cli.main").COMMANDS.items():
         if util.find_spec(module) is not None:
-            yield name, importlib.import_module(module).command
+            command = importlib.import_module(module).command
+            yield name, command
+            for below, one in getattr(command, "commands", {}).items():
+                yield f"{name} {below}", one
 
 
 def usage(name: str, command: Any) -> str:
@@ -264,6 +267,7 @@ def argument_text(parameter: Any) -> str:
     """One argument or option as a usage line shows it."""
     value = value_name(parameter)
     if parameter.param_type_name == "argument":
+        value += "…" if parameter.nargs == -1 else ""
         return value if parameter.required else f"[{value}]"
     flag = parameter.opts[-1]
     text = flag if parameter.is_flag else f"{flag} {value}"
@@ -273,10 +277,12 @@ def argument_text(parameter: Any) -> str:
 def value_name(parameter: Any) -> str:
     """What stands for a parameter's value."""
     choices = getattr(parameter.type, "choices", None)
+    if parameter.metavar:
+        return str(parameter.metavar)
     if choices:
         return "|".join(map(str, choices))
     is_number = re.match("integer|float", parameter.type.name)
-    return "N" if is_number else parameter.metavar or parameter.name.upper()
+    return "N" if is_number else parameter.name.upper()
 
 
 def comes_back(close_code: int) -> bool:

@@ -33,6 +33,7 @@ from livefeed.errors import (
     Unavailable,
     UpdateRefused,
 )
+from livefeed.headers import kept
 from livefeed.limits import (
     ANNOUNCE_SECONDS,
     DELIVERIES_MAX,
@@ -311,6 +312,7 @@ class Worker:
             "Livefeed-Subject": message.subject,
             "Livefeed-Stream": message.stream,
             "Livefeed-Sequence": str(message.sequence),
+            **kept(message.header, stored_at=message.stored_at),
         }
         try:
             await self._publisher.publish(subjects.dead_letters(reason), message.payload, headers)

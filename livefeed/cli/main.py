@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "pool": "livefeed.cli.pool",
     "provision": "livefeed.cli.provision",
     "migrate": "livefeed.cli.migrate",
+    "dlq": "livefeed.cli.dlq",
     "doctor": "livefeed.cli.doctor",
     "config": "livefeed.cli.config",
     "bench": "livefeed.cli.bench",
