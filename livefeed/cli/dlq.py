@@ -77,10 +77,10 @@ def show(sequence: int, *, as_json: bool, payload: bool) -> None:
         raise click.UsageError("--json and --payload exclude each other")
     letter = run(_get(sequence))
     if payload:
-        sys.stdout.buffer.write(letter.payload)
-        sys.stdout.buffer.flush()
+        _write(letter.payload)
     elif as_json:
-        click.echo(json.dumps({**_facts(letter), "headers": letter.headers, **_bytes(letter)}))
+        facts = {**_facts(letter), "headers": letter.headers, **_bytes(letter)}
+        _write(json.dumps(facts).encode() + b"\n")
     else:
         _print_letter(letter)
 
@@ -279,6 +279,14 @@ def _bytes(letter: DeadLetter) -> dict[str, str]:
         return {"payload": letter.payload.decode()}
     except UnicodeDecodeError:
         return {"payloadBase64": base64.b64encode(letter.payload).decode()}
+
+
+def _write(data: bytes) -> None:
+    """Write all of it: with PYTHONUNBUFFERED one write may take only what a pipe has room for."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[sys.stdout.buffer.write(rest) :]
+    sys.stdout.buffer.flush()
 
 
 def _print_letter(letter: DeadLetter) -> None:
