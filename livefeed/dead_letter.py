@@ -17,9 +17,6 @@ from livefeed.identity import is_update_id
 from livefeed.messages import decode_lane_message
 from livefeed.update import parse_update
 
-_literal = re.compile(r"[^\s.*>\x00-\x20\x7f\ufffd]+(\.[^\s.*>\x00-\x20\x7f\ufffd]+)*")
-"""A subject that can be written again: a dead letter's header does not keep every byte of it."""
-
 Outbound = tuple[str, bytes, Mapping[str, str]]
 """`(subject, payload, headers)`."""
 
@@ -99,7 +96,7 @@ def replayed(letter: DeadLetter, mended: bytes | None, *, now_microseconds: int)
     if subject is None:
         raise Refused("no_origin", "it has no header that says where it was published")
     is_update = subject.startswith(subjects.UPDATES_PREFIX)
-    if not _literal.fullmatch(subject) or not (
+    if not subjects.is_literal(subject) or not (
         is_update or subject.startswith(subjects.LANES_PREFIX)
     ):
         raise Refused("strange_subject", _strange(letter))

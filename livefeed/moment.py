@@ -35,6 +35,11 @@ def parse_moment(text: str, *, now_microseconds: int) -> int:
     return microseconds(moment)
 
 
+def moment_of(moment: int) -> datetime:
+    """A moment as Python has it."""
+    return _epoch + timedelta(microseconds=moment)
+
+
 def moment_text(moment: int) -> str:
     """A moment in UTC, to the microsecond."""
-    return (_epoch + timedelta(microseconds=moment)).isoformat().replace("+00:00", "Z")
+    return moment_of(moment).isoformat().replace("+00:00", "Z")

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "provision": "livefeed.cli.provision",
     "migrate": "livefeed.cli.migrate",
     "dlq": "livefeed.cli.dlq",
+    "reconcile": "livefeed.cli.reconcile",
     "doctor": "livefeed.cli.doctor",
     "config": "livefeed.cli.config",
     "bench": "livefeed.cli.bench",
