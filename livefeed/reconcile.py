@@ -129,11 +129,13 @@ def _audience(update: FeedUpdate, header: headers.Header) -> list[str] | Followe
 
 
 def _after(said: str | None) -> str:
+    if not said:
+        return ""
     try:
-        after = base64.urlsafe_b64decode(said or "").decode()
+        after = base64.urlsafe_b64decode(said).decode()
     except (binascii.Error, ValueError) as error:
         raise UpdateRefused("invalid_update", f"header {headers.AFTER}: {error}") from error
-    if after and not is_id(after):
+    if not is_id(after):
         raise UpdateRefused("invalid_update", f"header {headers.AFTER} is no user id")
     return after
 
