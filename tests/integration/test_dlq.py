@@ -61,9 +61,15 @@ async def kill_workers(stack: Stack) -> None:
     """Hand the messages to workers that never come back, as often as it takes."""
     jetstream = (await stack.nats()).jetstream()
     pull = await jetstream.pull_subscribe_bind("prioritize-high", UPDATES)
-    for _ in range(DELIVERIES_MAX - 1):
-        for message in await pull.fetch(2, timeout=5):
-            await message.nak()
+    doomed = {}
+    while len(doomed) < 2:
+        for message in await pull.fetch(2, timeout=10):
+            if message.metadata.num_delivered < DELIVERIES_MAX - 1:
+                await message.nak()
+            else:
+                doomed[message.metadata.sequence.stream] = message
+    for message in doomed.values():
+        await message.nak()
     await pull.unsubscribe()
 
 
