@@ -11,11 +11,10 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from msgspec import Raw
 
-from livefeed import subjects, trace
+from livefeed import headers, subjects, trace
 from livefeed.adapters.nats.connection import decode_headers
 from livefeed.adapters.nats.pull import Message
 from livefeed.entry import born_of
@@ -34,11 +33,6 @@ from livefeed.update import (
     parse_update,
     recipients,
 )
-
-AFTER_HEADER: Final = "Livefeed-After"
-"""The last follower of the page before, base64url."""
-ACCEPTED_HEADER: Final = "Livefeed-Accepted-At"
-"""Microseconds since 1970: when the update was accepted first, if this is not the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +56,14 @@ def read(message: Message) -> Reading:
     # same.
     stored_at = message.stored_at
     update, items = parse_update(message.payload, now_microseconds=stored_at)
-    headers = decode_headers(message.headers)
+    header = decode_headers(message.headers).get
     return read_update(
         update,
         items,
         subject=message.subject,
-        accepted_at=_accepted_at(headers.get(ACCEPTED_HEADER.lower()), stored_at),
-        traceparent=trace.valid(headers.get(trace.HEADER)),
-        after=_after(headers.get(AFTER_HEADER.lower())),
+        accepted_at=headers.accepted_at(header, stored_at=stored_at),
+        traceparent=trace.valid(header(trace.HEADER)),
+        after=_after(header(headers.AFTER.lower())),
     )
 
 
@@ -105,13 +99,13 @@ def read_update(
 def continuation_headers(reading: Reading, after: str) -> Mapping[str, str]:
     """The headers with which an update is published again for the followers after one."""
     token = base64.urlsafe_b64encode(after.encode()).decode()
-    headers = {
+    said = {
         # Its own: published twice, it counts once; and it is not the update itself.
-        "Nats-Msg-Id": f"{reading.update_id} after {token}",
-        AFTER_HEADER: token,
-        ACCEPTED_HEADER: str(reading.accepted_at),
+        headers.MESSAGE_ID: f"{reading.update_id} after {token}",
+        headers.AFTER: token,
+        headers.ACCEPTED_AT: str(reading.accepted_at),
     }
-    return headers | ({trace.HEADER: reading.trace} if reading.trace else {})
+    return said | ({trace.HEADER: reading.trace} if reading.trace else {})
 
 
 def _lane_updates(
@@ -171,20 +165,13 @@ def _body(update: FeedUpdate, item: Item, priority: Lane) -> bytes:
     )
 
 
-def _accepted_at(said: str | None, stored_at: int) -> int:
-    if said is None or not said.isdecimal() or len(said) > 18:
-        return stored_at
-    # A publisher's own invention can make its update older, never younger.
-    return min(int(said), stored_at)
-
-
 def _after(said: str | None) -> str:
     if not said:
         return ""
     try:
         after = base64.urlsafe_b64decode(said).decode()
     except (binascii.Error, ValueError) as error:
-        raise UpdateRefused("invalid_update", f"header {AFTER_HEADER}: {error}") from error
+        raise UpdateRefused("invalid_update", f"header {headers.AFTER}: {error}") from error
     if not is_id(after):
-        raise UpdateRefused("invalid_update", f"header {AFTER_HEADER} is no user id")
+        raise UpdateRefused("invalid_update", f"header {headers.AFTER} is no user id")
     return after

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from functions.life import Summary
-from livefeed import subjects
+from livefeed import headers, subjects
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.pull import Message
@@ -105,16 +105,17 @@ class Settling:
     async def _dead_letter(self, message: Message, refused: UpdateRefused) -> bool:
         """Put a message aside with its origin; only then take it from the consumer."""
         reason: DeadLetterReason = refused.reason
-        headers = {
-            "Nats-Msg-Id": message.key,
-            "Livefeed-Reason": reason,
-            "Livefeed-Error": refused.detail[:512],
-            "Livefeed-Subject": message.subject,
-            "Livefeed-Stream": message.stream,
-            "Livefeed-Sequence": str(message.sequence),
+        origin = {
+            headers.MESSAGE_ID: message.key,
+            headers.REASON: reason,
+            headers.ERROR: refused.detail[:512],
+            headers.SUBJECT: message.subject,
+            headers.STREAM: message.stream,
+            headers.SEQUENCE: str(message.sequence),
+            **headers.kept(message.header, stored_at=message.stored_at),
         }
         try:
-            await self._publisher.publish(subjects.dead_letters(reason), message.payload, headers)
+            await self._publisher.publish(subjects.dead_letters(reason), message.payload, origin)
         except (Unavailable, OutcomeUnknown) as error:
             worker = self._summary.worker
             logger.warning("%s: a dead letter waits for redelivery: %s", worker, error)

@@ -81,6 +81,12 @@ GATHERED_CHANNELS_MAX: Final = 256
 """Most channels in one gathered read."""
 DEAD_LETTER_AGE_SECONDS_MAX: Final = 21 * 86_400
 """How long the dead-letter queue keeps a message; less than the log."""
+RECONCILED_PLACES_MAX: Final = 5_000
+"""Places of updates that `reconcile` asks the log for in one statement."""
+RECONCILED_LETTERS_MAX: Final = 1_000_000
+"""Updates of dead letters that `reconcile` can tell from missing ones."""
+RECONCILE_WAIT_SECONDS: Final = 30.0
+"""How long `reconcile` waits for the lanes: more than the longest window."""
 
 # The gateway.
 INBOUND_FRAME_BYTES_MAX: Final = 16 * KIB

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, get_args
 
 from livefeed.errors import DeadLetterReason
@@ -24,6 +25,13 @@ DEAD_LETTERS_ALL: Final = "feed.dlq.>"
 
 CONTROL_WAKE: Final = "feed.control.wake"
 """A hint that updates may be waiting; the pool looks at once."""
+
+_literal = re.compile(r"[^\s.*>\x00-\x20\x7f\ufffd]+")
+
+
+def is_literal(subject: str) -> bool:
+    """Whether one can publish on a subject that was read: NATS keeps subjects of any bytes."""
+    return all(map(_literal.fullmatch, subject.split(".")))
 
 
 def updates(priority: Lane, source: str) -> str:

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -325,6 +326,7 @@ class Stack:
             "window_low_seconds": 0.4,
             **settings,
         }
+        self._modules = directory / "modules"
         self.processes: list[Process] = []
         self.gateways: list[Process] = []
         self._clients: list[Follower | LiveFeed] = []
@@ -349,7 +351,7 @@ class Stack:
             for name, value in values.items()
             if value is not None
         }
-        path = os.pathsep.join([str(ROOT), str(ROOT / "clients" / "python")])
+        path = os.pathsep.join(map(str, [ROOT, ROOT / "clients" / "python", self._modules]))
         # Whatever else the caller's path names, such as a package that its environment lacks.
         path = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
         return {**kept, **named, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
@@ -392,6 +394,13 @@ class Stack:
             text=True,
             timeout=60,
         )
+
+    def plug_in(self, source: str, **functions: str) -> None:
+        """Put a module on the path of every process, and name its functions in the settings."""
+        self._modules.mkdir(exist_ok=True)
+        (self._modules / "feed_plugins.py").write_text(textwrap.dedent(source))
+        for setting, function in functions.items():
+            self.settings[setting] = f"feed_plugins:{function}"
 
     def worker_pids(self, function: str) -> list[int]:
         """Return the pids of this test's workers of a function, whoever started them."""

@@ -26,6 +26,8 @@ COMMANDS: Final = {
     "pool": "livefeed.cli.pool",
     "provision": "livefeed.cli.provision",
     "migrate": "livefeed.cli.migrate",
+    "dlq": "livefeed.cli.dlq",
+    "reconcile": "livefeed.cli.reconcile",
     "doctor": "livefeed.cli.doctor",
     "config": "livefeed.cli.config",
     "bench": "livefeed.cli.bench",

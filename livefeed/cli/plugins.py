@@ -6,7 +6,23 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from functions.audience import AudienceResolver
 from livefeed.errors import Misconfigured
+from livefeed.settings import Settings
+
+
+def audience_resolver(settings: Settings) -> AudienceResolver | None:
+    """The resolver that the settings name; None where the table of follows is asked.
+
+    Raises:
+        Misconfigured: As for `load_function`.
+    """
+    if settings.audience_resolver is None:
+        return None
+    resolver: AudienceResolver = load_function(
+        settings.audience_resolver, "LIVEFEED_AUDIENCE_RESOLVER"
+    )
+    return resolver
 
 
 def load_function(path: str, setting: str) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from livefeed.adapters.postgres.log import Log
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.retention import Bounds
 from livefeed.cli.environment import command_settings
-from livefeed.cli.plugins import load_function
+from livefeed.cli.plugins import audience_resolver, load_function
 from livefeed.cli.running import (
     leave_on_signals,
     log_to_stderr,
@@ -129,10 +129,9 @@ def _prioritize(settings: Settings, publisher: Publisher, pool: Pool) -> Priorit
 
 
 def _resolver(settings: Settings, pool: Pool) -> AudienceResolver:
-    if settings.audience_resolver is not None:
-        path = settings.audience_resolver
-        resolver: AudienceResolver = load_function(path, "LIVEFEED_AUDIENCE_RESOLVER")
-        return resolver
+    own = audience_resolver(settings)
+    if own is not None:
+        return own
 
     async def followers(page: AudiencePage) -> list[str]:
         return await read_followers(

@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -180,11 +179,9 @@ async def test_a_muted_feed_is_kept_and_disturbs_nobody(stack: Stack) -> None:
     await until(lambda: told, what="the removal is told")
 
 
-async def test_own_code_names_followers_and_lanes(stack: Stack, monkeypatch: Any) -> None:
+async def test_own_code_names_followers_and_lanes(stack: Stack) -> None:
     """Functions that two settings name take the place of the table and of the follows."""
-    plugins(
-        stack,
-        monkeypatch,
+    stack.plug_in(
         """
         from livefeed.priority import Placement
 
@@ -194,6 +191,8 @@ async def test_own_code_names_followers_and_lanes(stack: Stack, monkeypatch: Any
         def lane(update, recipient):
             return Placement("high" if update.source == "hurry" else "low")
         """,
+        audience_resolver="followers",
+        lane_function="lane",
     )
     await stack.start_worker("prioritize")
     audience = {"followers": "anybody"}
@@ -215,17 +214,16 @@ async def test_own_code_names_followers_and_lanes(stack: Stack, monkeypatch: Any
     await until(both, what="both lanes are used")
 
 
-async def test_a_resolver_that_fails_stops_nobody_else(stack: Stack, monkeypatch: Any) -> None:
+async def test_a_resolver_that_fails_stops_nobody_else(stack: Stack) -> None:
     """What it raises for one actor is in the dead letter; other updates go on."""
-    plugins(
-        stack,
-        monkeypatch,
+    stack.plug_in(
         """
         async def followers(page):
             if page.actor == "broken":
                 raise KeyError("no such actor")
             return ["alice"][: page.limit] if not page.after else []
         """,
+        audience_resolver="followers",
     )
     await stack.start_gateway()
     await stack.start_pool()
@@ -297,16 +295,3 @@ def raise_unavailable() -> None:
     from livefeed.errors import Unavailable  # noqa: PLC0415 - only here
 
     raise Unavailable("primary", "it is away")
-
-
-def plugins(stack: Stack, monkeypatch: Any, source: str) -> None:
-    """Put a module on the workers' path, and name its functions in the settings."""
-    lines = source.strip("\n").splitlines()
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    folder: Path = stack.directory / "plugins"
-    folder.mkdir()
-    (folder / "feed_plugins.py").write_text("\n".join(line[indent:] for line in lines))
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    stack.settings["audience_resolver"] = "feed_plugins:followers"
-    if "def lane" in source:
-        stack.settings["lane_function"] = "feed_plugins:lane"
