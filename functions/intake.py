@@ -20,11 +20,6 @@ HELD_BYTES_MAX: Final = 16 * MIB
 HELD_MESSAGES_MAX: Final = 5_000
 TAKE_MESSAGES_MAX: Final = 500
 """Messages that one call of a function gets."""
-HIGH_SEEN_SECONDS: Final = 1.0
-"""While high was seen so lately, calls of other lanes are smaller."""
-BESIDE_HIGH_SHARE: Final = 4
-"""The part, one in so many, that a call gets then: high waits for what it holds, whether that is
-this process, the stream or rows."""
 
 
 class Held(NamedTuple):
@@ -44,7 +39,6 @@ class LaneIntake:
         self._held: deque[Held] = deque()
         self._bytes = 0
         self._take_max = TAKE_MESSAGES_MAX
-        self._arrived_at = -math.inf
         self._aged_at = math.inf
         """When the first of them has waited enough, wherever it stands."""
 
@@ -59,15 +53,9 @@ class LaneIntake:
         """Whether more may be asked for."""
         return self._bytes < HELD_BYTES_MAX and len(self._held) < HELD_MESSAGES_MAX
 
-    @property
-    def arrived_at(self) -> float:
-        """When the last message came."""
-        return self._arrived_at
-
     def add(self, work: Work, *, now: float, age_seconds: float) -> None:
         """Take a message in hand."""
         self._window.arrived(now)
-        self._arrived_at = now
         self._held.append(Held(work, now, age_seconds))
         self._aged_at = min(self._aged_at, now + max(0.0, AGED_SECONDS - age_seconds))
         self._bytes += len(work.message.payload)
@@ -78,13 +66,11 @@ class LaneIntake:
             return None
         return min(self._aged_at, self._window.due_at(self._held[0].received_at))
 
-    def take(
-        self, *, rows_max: int, bytes_max: int, messages_max: int = TAKE_MESSAGES_MAX
-    ) -> list[Held]:
+    def take(self, *, rows_max: int, bytes_max: int) -> list[Held]:
         """The oldest messages, as many as one call may get; one that failed often comes alone."""
         taken: list[Held] = []
         rows = size = 0
-        while self._held and len(taken) < min(self._take_max, messages_max):
+        while self._held and len(taken) < self._take_max:
             held = self._held[0]
             alone = held.work.message.deliveries >= ISOLATE_DELIVERIES
             weight = len(held.work.message.payload)
@@ -130,16 +116,6 @@ class Intake:
 
     def __len__(self) -> int:
         return sum(map(len, self.lanes.values()))
-
-    def take(self, lane: Lane, now: float, *, rows_max: int, bytes_max: int) -> list[Held]:
-        """What one call for a lane gets."""
-        beside = lane != "high" and now - self.lanes["high"].arrived_at < HIGH_SEEN_SECONDS
-        share = BESIDE_HIGH_SHARE if beside else 1
-        return self.lanes[lane].take(
-            rows_max=rows_max // share,
-            bytes_max=bytes_max // share,
-            messages_max=TAKE_MESSAGES_MAX // share,
-        )
 
     def due(self, now: float, lanes: Iterable[Lane] = LANES) -> Lane | None:
         """Of these lanes the one to handle now."""

@@ -168,8 +168,8 @@ class Worker:
 
     def _take(self, lane: Lane) -> list[Held]:
         function = self._function
-        return self._intake.take(
-            lane, self._clock(), rows_max=function.rows_max, bytes_max=function.bytes_max
+        return self._intake.lanes[lane].take(
+            rows_max=function.rows_max, bytes_max=function.bytes_max
         )
 
     async def _rest(self, now: float) -> None:

@@ -117,17 +117,3 @@ def test_what_failed_together_is_tried_in_parts() -> None:
         lane.succeeded()
         sizes.append(len(take()))
     assert sizes == [8, 4, 2, 1, 1, 2, 4, 2]
-
-
-def test_calls_beside_high_are_small() -> None:
-    """While high messages come, a call of another lane is a quarter; high's own is not."""
-    intake = Intake(WINDOWS)  # type: ignore[arg-type]
-    for lane in ("low", "high"):
-        fill(intake, lane, 900)
-
-    def take(lane: str, now: float) -> int:
-        return len(intake.take(lane, now, rows_max=10_000, bytes_max=10_000))  # type: ignore[arg-type]
-
-    assert take("low", 0.9) == 125
-    assert take("high", 0.9) == 500
-    assert take("low", 1.1) == 500

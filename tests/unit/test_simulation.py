@@ -158,7 +158,7 @@ class Simulation:
             self._pull(worker)
         until = math.inf if worker.leaving and worker.breaker.state == "closed" else self.now
         while (lane := worker.schedule.next(until)) is not None:
-            taken = worker.intake.take(lane, self.now, rows_max=2_000, bytes_max=1)
+            taken = worker.intake.lanes[lane].take(rows_max=2_000, bytes_max=1)
             seconds = HIGH_CALL_SECONDS if lane == "high" else self.plan.bulk_call_seconds
             worker.calls.append((self.now + seconds, lane, taken))
         if worker.leaving and not worker.calls and not worker.intake:
