@@ -227,7 +227,7 @@ class Simulation:
         # A call that runs and its own; those of the other lane, of which low waits for more.
         calls = {"high": 2 * HIGH_CALL_SECONDS, "medium": 4 * bulk, "low": 8 * bulk}[lane]
         away = self._away_seconds(held.received_at)
-        window = min(WINDOW_SECONDS[lane], max(0.0, AGED_SECONDS - held.age_seconds))
+        window = min(WINDOW_SECONDS[lane], held.aged_at - held.received_at)
         in_hand = window + calls + 2 * STEP_SECONDS + away
         if self.now - held.received_at > in_hand + 1e-6:
             self.late.append(f"{lane} in hand for {self.now - held.received_at:.2f} > {in_hand}")
