@@ -5,7 +5,6 @@ Pure but for the clock that its caller reads.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
@@ -20,11 +19,6 @@ HELD_BYTES_MAX: Final = 16 * MIB
 HELD_MESSAGES_MAX: Final = 5_000
 TAKE_MESSAGES_MAX: Final = 500
 """Messages that one call of a function gets."""
-HIGH_SEEN_SECONDS: Final = 1.0
-"""While high was seen so lately, calls of other lanes are smaller."""
-BESIDE_HIGH_SHARE: Final = 4
-"""The part, one in so many, that a call gets then: high waits for what it holds, whether that is
-this process, the stream or rows."""
 
 
 class Held(NamedTuple):
@@ -32,8 +26,8 @@ class Held(NamedTuple):
 
     work: Work
     received_at: float
-    age_seconds: float
-    """How old the update was when it came here."""
+    aged_at: float
+    """When it has waited enough, whatever its lane's window."""
 
 
 class LaneIntake:
@@ -44,9 +38,8 @@ class LaneIntake:
         self._held: deque[Held] = deque()
         self._bytes = 0
         self._take_max = TAKE_MESSAGES_MAX
-        self._arrived_at = -math.inf
-        self._aged_at = math.inf
-        """When the first of them has waited enough, wherever it stands."""
+        self._aged_at: deque[float] = deque()
+        """When each has waited enough that does so before all that stand behind it, ascending."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -59,32 +52,27 @@ class LaneIntake:
         """Whether more may be asked for."""
         return self._bytes < HELD_BYTES_MAX and len(self._held) < HELD_MESSAGES_MAX
 
-    @property
-    def arrived_at(self) -> float:
-        """When the last message came."""
-        return self._arrived_at
-
     def add(self, work: Work, *, now: float, age_seconds: float) -> None:
         """Take a message in hand."""
         self._window.arrived(now)
-        self._arrived_at = now
-        self._held.append(Held(work, now, age_seconds))
-        self._aged_at = min(self._aged_at, now + max(0.0, AGED_SECONDS - age_seconds))
+        aged_at = now + max(0.0, AGED_SECONDS - age_seconds)
+        self._held.append(Held(work, now, aged_at))
+        while self._aged_at and self._aged_at[-1] > aged_at:
+            self._aged_at.pop()
+        self._aged_at.append(aged_at)
         self._bytes += len(work.message.payload)
 
     def due_at(self) -> float | None:
         """When this lane must be handled; None when it is empty."""
         if not self._held:
             return None
-        return min(self._aged_at, self._window.due_at(self._held[0].received_at))
+        return min(self._aged_at[0], self._window.due_at(self._held[0].received_at))
 
-    def take(
-        self, *, rows_max: int, bytes_max: int, messages_max: int = TAKE_MESSAGES_MAX
-    ) -> list[Held]:
+    def take(self, *, rows_max: int, bytes_max: int) -> list[Held]:
         """The oldest messages, as many as one call may get; one that failed often comes alone."""
         taken: list[Held] = []
         rows = size = 0
-        while self._held and len(taken) < min(self._take_max, messages_max):
+        while self._held and len(taken) < self._take_max:
             held = self._held[0]
             alone = held.work.message.deliveries >= ISOLATE_DELIVERIES
             weight = len(held.work.message.payload)
@@ -92,12 +80,13 @@ class LaneIntake:
             if taken and (alone or full):
                 break
             taken.append(self._held.popleft())
+            if held.aged_at == self._aged_at[0]:
+                self._aged_at.popleft()
             self._bytes -= weight
             size += weight
             rows += held.work.rows
             if alone:
                 break
-        self._age()
         return taken
 
     def succeeded(self) -> None:
@@ -111,15 +100,11 @@ class LaneIntake:
         a statement may take.
         """
         self._take_max = max(1, len(taken) // 2)
-        self._held.extendleft(reversed(taken))
-        self._age()
+        for held in reversed(taken):
+            self._held.appendleft(held)
+            if not self._aged_at or held.aged_at <= self._aged_at[0]:
+                self._aged_at.appendleft(held.aged_at)
         self._bytes += sum(len(held.work.message.payload) for held in taken)
-
-    def _age(self) -> None:
-        self._aged_at = min(
-            (held.received_at + max(0.0, AGED_SECONDS - held.age_seconds) for held in self._held),
-            default=math.inf,
-        )
 
 
 class Intake:
@@ -130,16 +115,6 @@ class Intake:
 
     def __len__(self) -> int:
         return sum(map(len, self.lanes.values()))
-
-    def take(self, lane: Lane, now: float, *, rows_max: int, bytes_max: int) -> list[Held]:
-        """What one call for a lane gets."""
-        beside = lane != "high" and now - self.lanes["high"].arrived_at < HIGH_SEEN_SECONDS
-        share = BESIDE_HIGH_SHARE if beside else 1
-        return self.lanes[lane].take(
-            rows_max=rows_max // share,
-            bytes_max=bytes_max // share,
-            messages_max=TAKE_MESSAGES_MAX // share,
-        )
 
     def due(self, now: float, lanes: Iterable[Lane] = LANES) -> Lane | None:
         """Of these lanes the one to handle now."""

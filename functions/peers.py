@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection
 from livefeed.limits import ANNOUNCE_SECONDS
 from livefeed.partition import alive, served_by
+from livefeed.subjects import LANES, Lane
 
 
 class Peers:
@@ -19,17 +20,25 @@ class Peers:
         connection: NATS.
         function: The function's name.
         worker: This worker's id.
+        lanes: The lanes that it serves.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, connection: Connection, function: str, worker: str, *, clock: Callable[[], float]
+        self,
+        connection: Connection,
+        function: str,
+        worker: str,
+        lanes: Sequence[Lane],
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._connection = connection
         self._worker = worker
+        self._lanes = lanes
         self._clock = clock
         self._subject: Final = subjects.control_workers(function)
-        self._heard: dict[str, float] = {}
+        self._heard: dict[Lane, dict[str, float]] = {lane: {} for lane in lanes}
         self._announced_at = -ANNOUNCE_SECONDS
 
     def listen(self) -> None:
@@ -46,14 +55,16 @@ class Peers:
         """Say that this worker takes nothing more."""
         self._say(leaving=True)
 
-    def partitions(self, now: float) -> frozenset[int]:
-        """What falls to this worker beside those that are alive."""
-        others = alive(self._heard, now)
-        self._heard = {worker: at for worker, at in self._heard.items() if worker in others}
+    def partitions(self, lane: Lane, now: float) -> frozenset[int]:
+        """What falls to this worker beside those that are alive and serve the lane."""
+        heard = self._heard[lane]
+        others = alive(heard, now)
+        self._heard[lane] = {worker: at for worker, at in heard.items() if worker in others}
         return served_by(self._worker, others)
 
     def _say(self, *, leaving: bool) -> None:
-        text = json.dumps({"worker": self._worker, "leaving": leaving})
+        said = {"worker": self._worker, "lanes": self._lanes, "leaving": leaving}
+        text = json.dumps(said)
         self._connection.send(self._subject, text.encode())
 
     def _on_announcement(
@@ -62,9 +73,11 @@ class Peers:
         try:
             said = json.loads(payload)
             worker, leaving = str(said["worker"]), bool(said["leaving"])
-        except (ValueError, KeyError, TypeError):
+            lanes = list(said.get("lanes", LANES))  # One that does not say serves all.
+        except (ValueError, KeyError, TypeError, AttributeError):
             return
-        if leaving:
-            self._heard.pop(worker, None)
-        else:
-            self._heard[worker] = self._clock()
+        for lane, heard in self._heard.items():
+            if leaving:
+                heard.pop(worker, None)
+            elif lane in lanes:
+                heard[worker] = self._clock()

@@ -13,20 +13,21 @@ import math
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from livefeed import subjects
-from livefeed.adapters.nats.connection import Connection, DirectSubscription
+from livefeed.adapters.nats.connection import Connection, DirectSubscription, Handler
 from livefeed.adapters.nats.lag import consumer_lag, last_sequence
 from livefeed.adapters.nats.purge import progress
 from livefeed.adapters.process import Child
 from livefeed.breaker import Breaker
 from livefeed.errors import Unavailable
-from livefeed.limits import RETAIN_IDLE_SECONDS, WORKER_SETTLE_SECONDS
+from livefeed.limits import PARTITIONS, RETAIN_IDLE_SECONDS, WORKER_SETTLE_SECONDS
 from livefeed.scaling import start_delay_seconds, workers_wanted
-from livefeed.topology import LANE_STREAM, UPDATES
+from livefeed.subjects import BULK, LANES, URGENT, Lane
+from livefeed.topology import LANE_STREAM, UPDATES, deliver_consumer, prioritize_consumer
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,18 @@ CRASHED_WITHIN_SECONDS: Final = 5.0
 """A worker that ends badly this soon counts as one more crash in a row."""
 STREAMS: Final = {"prioritize": UPDATES, "deliver": LANE_STREAM}
 """The stream whose lag calls for a function's workers."""
+CONSUMERS: Final = {
+    (UPDATES, lane): frozenset({prioritize_consumer(lane).name}) for lane in LANES
+} | {
+    (LANE_STREAM, lane): frozenset(
+        deliver_consumer(lane, number).name for number in range(PARTITIONS)
+    )
+    for lane in LANES
+}
+"""By stream and lane: who reads it."""
+PLACES: Final = (URGENT, BULK)
+"""Lanes that share workers. High has processes of its own: what a flush of the others does to a
+process's loop, to its memory and to its CPU is none of its business."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,17 +99,18 @@ class Upkeep:
 
 @dataclass(slots=True)
 class Team:
-    """The workers of one function."""
+    """The workers of one function that serve the same lanes."""
 
     function: str
+    lanes: tuple[Lane, ...] = ()
+    hinted: bool = False
+    """Whether something told that there is work."""
     started: dict[int, tuple[Child, float]] = field(default_factory=dict)
     """By pid: the process, and when it was started."""
     succeeded: set[int] = field(default_factory=set)
     """Pids of workers near their end whose successor was started."""
     crashes: int = 0
     not_before: float = 0.0
-    nothing_until: int | None = None
-    """The stream's last sequence when nothing was waiting; None when something was."""
 
 
 class Pool:
@@ -104,7 +118,7 @@ class Pool:
 
     Args:
         connection: NATS.
-        start_worker: Starts a worker process of a function.
+        start_worker: Starts a worker process of a function for some lanes; for none in `retain`.
         database_answers: Whether Postgres answers now; raises Unavailable if not.
         policy: Bounds.
     """
@@ -113,7 +127,7 @@ class Pool:
         self,
         connection: Connection,
         *,
-        start_worker: Callable[[str], Child],
+        start_worker: Callable[[str, Sequence[Lane]], Child],
         database_answers: Callable[[], Awaitable[object]],
         policy: PoolPolicy,
     ) -> None:
@@ -122,13 +136,14 @@ class Pool:
         self._database_answers = database_answers
         self._policy = policy
         self._breaker = Breaker()
-        self._teams = {function: Team(function) for function in STREAMS}
+        self._teams = [Team(function, lanes) for lanes in PLACES for function in STREAMS]
         self._retain = Team("retain")
+        self._nothing_until: dict[str, int] = {}
+        """By stream: its last sequence when nothing waited in it, while nothing does."""
         self._upkeep = Upkeep(policy.retain_seconds, time.monotonic())
         self._changed = asyncio.Event()
-        self._hinted = False
         self._leaving = False
-        self._hint: DirectSubscription | None = None
+        self._hints: dict[tuple[Lane, ...], list[DirectSubscription]] = {}
         self._watchers: set[asyncio.Task[None]] = set()
 
     def leave(self) -> None:
@@ -138,7 +153,7 @@ class Pool:
 
     async def run(self) -> None:
         """Run until told to leave."""
-        self._connection.subscribe_direct(subjects.CONTROL_WAKE, self._on_hint)
+        self._connection.subscribe_direct(subjects.CONTROL_WAKE, self._on_wake)
         self._connection.when_regained(self._on_regained)
         while not self._leaving and not self._connection.closed_for_good.is_set():
             await self._look()
@@ -153,9 +168,9 @@ class Pool:
 
     async def _look(self) -> None:
         """Start what is wanted now."""
-        hinted, self._hinted = self._hinted, False
-        for team in self._teams.values():
-            wanted = await self._wanted(team, hinted=hinted)
+        lags = await self._lags()
+        for team in self._teams:
+            wanted = self._wanted(team, lags)
             now = time.monotonic()
             self._start_successors(team, now)
             if len(team.started) >= wanted or now < team.not_before:
@@ -179,37 +194,45 @@ class Pool:
         if not self._leaving and self._upkeep.wanted(time.monotonic(), handled):
             self._start(self._retain)
 
-    async def _wanted(self, team: Team, *, hinted: bool) -> int:
+    def _wanted(self, team: Team, lags: Mapping[str, Mapping[Lane, int]]) -> int:
+        hinted, team.hinted = team.hinted, False
         running = len(team.started)
-        if hinted and running == 0:
-            return 1
-        if running >= self._policy.processes_max:
-            return running
-        try:
-            lag = await self._lag(team)
-        except Unavailable as error:
-            logger.debug("pool: %s", error)
-            return running
-        return workers_wanted(lag=lag, running=running, processes_max=self._policy.processes_max)
+        lag = sum(lags.get(STREAMS[team.function], {}).get(lane, 0) for lane in team.lanes)
+        wanted = workers_wanted(lag=lag, running=running, processes_max=self._policy.processes_max)
+        return max(wanted, 1) if hinted else wanted
 
-    async def _lag(self, team: Team) -> int:
-        """Messages that wait for a function.
+    async def _lags(self) -> dict[str, Mapping[Lane, int]]:
+        """Messages that wait, by stream and lane; a stream that does not answer is left out."""
+        lags: dict[str, Mapping[Lane, int]] = {}
+        for stream in STREAMS.values():
+            try:
+                lags[stream] = await self._lag(stream)
+            except Unavailable as error:
+                logger.debug("pool: %s", error)
+        return lags
+
+    async def _lag(self, stream: str) -> Mapping[Lane, int]:
+        """Messages that wait in a stream, by lane.
 
         Where none was pending or in anybody's hands, none is until another one is stored: while
         nothing happens only the stream is asked, not its 48 consumers.
         """
-        stream = STREAMS[team.function]
         last = await last_sequence(self._connection, stream)
-        if last == team.nothing_until:
-            return 0
-        lag = sum((await consumer_lag(self._connection, stream)).values())
-        team.nothing_until = None if lag else last
+        if last == self._nothing_until.get(stream):
+            return {}
+        waiting = await consumer_lag(self._connection, stream)
+        lag = {
+            lane: sum(waiting.get(name, 0) for name in CONSUMERS[stream, lane]) for lane in LANES
+        }
+        self._nothing_until.pop(stream, None)
+        if not any(lag.values()):
+            self._nothing_until[stream] = last
         return lag
 
     def _start(self, team: Team) -> None:
-        worker = self._start_worker(team.function)
+        worker = self._start_worker(team.function, team.lanes)
         team.started[worker.pid] = (worker, time.monotonic())
-        logger.info("pool: started %s, pid %d", team.function, worker.pid)
+        logger.info("pool: started %s %s, pid %d", team.function, ",".join(team.lanes), worker.pid)
         watcher = asyncio.create_task(self._watch(team, worker), name=f"watch-{worker.pid}")
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -239,14 +262,15 @@ class Pool:
                 self._upkeep.failed()
                 return
             # It had work, or it would have left by itself: the next one is wanted now.
-            self._hinted = True
+            team.hinted = True
         self._changed.set()
 
     async def _database_is_there(self) -> bool:
         now = time.monotonic()
         if not self._breaker.allows(now):
             return False
-        if self._breaker.state == "closed" and self._teams["deliver"].started:
+        delivering = any(team.started for team in self._teams if team.function == "deliver")
+        if self._breaker.state == "closed" and delivering:
             # Its workers know best, and they hold on by themselves.
             return True
         try:
@@ -259,19 +283,34 @@ class Pool:
         return True
 
     def _listen_when_asleep(self) -> None:
-        """While a function has no worker, the next update that passes by is the hint."""
-        if self._hint is None and not all(team.started for team in self._teams.values()):
-            self._hint = self._connection.subscribe_direct(subjects.UPDATES_ALL, self._on_update)
+        """While lanes miss a worker, the next of their updates that passes by is the hint."""
+        now = time.monotonic()
+        for lanes in PLACES:
+            missing = [team for team in self._teams if team.lanes == lanes and not team.started]
+            # One that may not be started yet needs no hint: it is looked at when it may.
+            if lanes not in self._hints and any(team.not_before <= now for team in missing):
+                self._hints[lanes] = [
+                    self._connection.subscribe_direct(subject, self._hint_for(lanes))
+                    for lane in lanes
+                    for subject in subjects.updates_filters(lane)
+                ]
 
-    def _on_update(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-        hint, self._hint = self._hint, None
-        if hint is not None:
+    def _hint_for(self, lanes: tuple[Lane, ...]) -> Handler:
+        def passed_by(_subject: bytes, _reply: bytes, _headers: bytes, _payload: bytes) -> None:
             # One is enough: while workers run, updates do not pass through here.
-            self._connection.unsubscribe_now(hint)
-        self._on_hint(subject, reply, headers, payload)
+            for hint in self._hints.pop(lanes, []):
+                self._connection.unsubscribe_now(hint)
+            self._hint(lanes)
 
-    def _on_hint(self, _subject: bytes, _reply: bytes, _headers: bytes, _payload: bytes) -> None:
-        self._hinted = True
+        return passed_by
+
+    def _on_wake(self, _subject: bytes, _reply: bytes, _headers: bytes, _payload: bytes) -> None:
+        for lanes in PLACES:
+            self._hint(lanes)
+
+    def _hint(self, lanes: tuple[Lane, ...]) -> None:
+        for team in self._teams:
+            team.hinted = team.hinted or team.lanes == lanes
         self._changed.set()
 
     async def _on_regained(self) -> None:
@@ -280,14 +319,13 @@ class Pool:
 
     def _seconds_to_next_look(self) -> float:
         now = time.monotonic()
-        waits = [team.not_before - now for team in self._teams.values() if team.not_before > now]
-        asleep = all(
-            not team.started and team.nothing_until is not None for team in self._teams.values()
-        )
+        waits = [team.not_before - now for team in self._teams if team.not_before > now]
+        working = any(team.started for team in self._teams)
+        asleep = not working and len(self._nothing_until) == len(STREAMS)
         return min([ASLEEP_SECONDS if asleep else LOOK_SECONDS, *waits])
 
     async def _stop_all(self) -> None:
-        teams = [*self._teams.values(), self._retain]
+        teams = [*self._teams, self._retain]
         children = [child for team in teams for child, _ in team.started.values()]
         stops = [(signal.SIGTERM, WORKER_SETTLE_SECONDS + 1)]
         await asyncio.gather(*(child.stop(stops) for child in children))

@@ -11,9 +11,9 @@ from typing import Final
 
 from functions.intake import Intake
 from livefeed.breaker import Breaker
-from livefeed.subjects import Lane
+from livefeed.subjects import BULK, URGENT, Lane
 
-PLACES: Final[tuple[tuple[Lane, ...], ...]] = (("high",), ("medium", "low"))
+PLACES: Final = (URGENT, BULK)
 """Lanes of one place are handled one after the other, those of two at the same time."""
 
 

@@ -15,7 +15,7 @@ import random
 import resource
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -42,6 +42,7 @@ from livefeed.limits import (
     WORKER_SETTLE_SECONDS,
 )
 from livefeed.subjects import LANES, Lane
+from livefeed.topology import Consumer
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Worker:
         now_microseconds: Microseconds since 1970.
         bulk: Where medium and low are pulled: with a connection of their own, a high message never
             waits in a socket behind their backlog.
+        lanes: What it serves; others serve the rest.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         bulk: Connection | None = None,
+        lanes: Sequence[Lane] = LANES,
     ) -> None:
         self.id = f"{function.name}-{secrets.token_hex(6)}"
         self.summary = Summary(function.name, self.id)
@@ -99,7 +102,8 @@ class Worker:
         self._leave_reason: str | None = None
         self._active_at = self._started_at = clock()
         self._ticked_at = -TICK_SECONDS
-        self._peers = Peers(connection, function.name, self.id, clock=clock)
+        self._lanes = tuple(lanes)
+        self._peers = Peers(connection, function.name, self.id, self._lanes, clock=clock)
         self._settling = Settling(connection, publisher, self.summary, clock=clock)
 
     def leave(self, reason: str) -> None:
@@ -164,8 +168,8 @@ class Worker:
 
     def _take(self, lane: Lane) -> list[Held]:
         function = self._function
-        return self._intake.take(
-            lane, self._clock(), rows_max=function.rows_max, bytes_max=function.bytes_max
+        return self._intake.lanes[lane].take(
+            rows_max=function.rows_max, bytes_max=function.bytes_max
         )
 
     async def _rest(self, now: float) -> None:
@@ -182,9 +186,17 @@ class Worker:
         """Everything that is done a few times a second, whatever the load."""
         self._ticked_at = now
         self._peers.announce(now)
-        await self._pulls.serve(self._function.sources(self._peers.partitions(now)))
+        await self._pulls.serve(self._sources(now))
         self._pulls.ask()
         self._consider_leaving(now)
+
+    def _sources(self, now: float) -> list[tuple[Lane, Consumer]]:
+        return [
+            (lane, consumer)
+            for served in self._lanes
+            for lane, consumer in self._function.sources(self._peers.partitions(served, now))
+            if lane == served
+        ]
 
     def _wants(self, lane: Lane) -> bool:
         busy = self._breaker.state != "closed" or self._settling.refused > REFUSED_MAX

@@ -13,6 +13,9 @@ from livefeed.identity import token
 
 Lane = Literal["high", "medium", "low"]
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)
+URGENT: Final[tuple[Lane, ...]] = ("high",)
+BULK: Final[tuple[Lane, ...]] = ("medium", "low")
+"""What shares a worker's place, and in a pool a process: high never waits for the others."""
 
 UPDATES_PREFIX: Final = "feed.updates."
 LANES_PREFIX: Final = "feed.lanes."

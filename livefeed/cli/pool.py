@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from livefeed.cli.running import (
     run,
 )
 from livefeed.settings import Settings
+from livefeed.subjects import Lane
 
 
 @click.command("pool")
@@ -59,6 +61,7 @@ async def _leave(leave: asyncio.Event, pool: WorkerPool) -> None:
     pool.leave()
 
 
-def _start_worker(function: str) -> Child:
+def _start_worker(function: str, lanes: Sequence[Lane]) -> Child:
     argv = [sys.executable, "-m", "livefeed.cli", "worker", function]
+    argv += ["--lanes", ",".join(lanes)] if lanes else []
     return Child(argv, Launch(log=None, directory=Path.cwd(), death_signal=signal.SIGTERM))

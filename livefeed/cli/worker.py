@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable
@@ -35,23 +36,39 @@ from livefeed.cli.running import (
 )
 from livefeed.priority import LaneFunction
 from livefeed.settings import Settings
-from livefeed.subjects import Lane
+from livefeed.subjects import LANES, Lane
 
+BULK_NICENESS = 10
+"""By how much a worker gives way that serves no urgent lane."""
 FUNCTIONS = ("prioritize", "deliver", "retain")
 
 
 @click.command("worker")
 @click.argument("function", type=click.Choice(FUNCTIONS))
 @click.option("--once", is_flag=True, help="Handle what is due, all of it, then leave.")
-def command(function: str, *, once: bool) -> None:
+@click.option(
+    "--lanes", "names", default=",".join(LANES), help="Serve these; others serve the rest."
+)
+def command(function: str, *, once: bool, names: str) -> None:
     """Run one worker of FUNCTION; prints one line of JSON when it leaves."""
     log_to_stderr()
     settings = command_settings()
     spare_the_collector()
+    lanes = _lanes(names)
+    if "high" not in lanes:
+        # On a computer that is short of CPU, high goes first.
+        os.nice(BULK_NICENESS)
     # No messages drive retain: it does its steps, and leaves.
     work = _retain(settings, once=once) if function == "retain" else None
-    summary = run(work or _work(settings, function, once=once))
+    summary = run(work or _work(settings, function, lanes, once=once))
     click.echo(summary.line())
+
+
+def _lanes(names: str) -> list[Lane]:
+    wanted = names.split(",")
+    if not set(wanted) <= set(LANES):
+        raise click.BadParameter(f"lanes are {', '.join(LANES)}", param_hint="--lanes")
+    return [lane for lane in LANES if lane in wanted]
 
 
 async def _retain(settings: Settings, *, once: bool) -> RetainSummary:
@@ -74,7 +91,7 @@ async def _retain(settings: Settings, *, once: bool) -> RetainSummary:
             leaving.cancel()
 
 
-async def _work(settings: Settings, name: str, *, once: bool) -> Summary:
+async def _work(settings: Settings, name: str, lanes: list[Lane], *, once: bool) -> Summary:
     leave = leave_on_signals()
     policy = WorkerPolicy(
         idle_seconds=settings.worker_idle_seconds,
@@ -90,7 +107,7 @@ async def _work(settings: Settings, name: str, *, once: bool) -> Summary:
         publisher = Publisher(connection)
         publisher.start()
         function = _function(name, settings, connection, publisher, pool)
-        worker = Worker(function, connection, publisher, policy, bulk=bulk)
+        worker = Worker(function, connection, publisher, policy, bulk=bulk, lanes=lanes)
         leaving = asyncio.create_task(_leave(leave, lambda: worker.leave("signal")), name="leave")
         try:
             return await worker.run()

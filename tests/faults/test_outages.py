@@ -135,7 +135,7 @@ async def test_a_pool_without_its_connection_leaves(nats: str) -> None:
     connection = await connect([nats], name="tests")
     pool = Pool(
         connection,
-        start_worker=lambda function: pytest.fail(f"{function} was started"),
+        start_worker=lambda function, lanes: pytest.fail(f"{function} was started"),
         database_answers=lambda: asyncio.sleep(0),
         policy=PoolPolicy(processes_max=1, life_seconds=60),
     )

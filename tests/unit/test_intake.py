@@ -1,7 +1,10 @@
 """What a worker holds, and which lane it handles next."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from functions.function import Work
-from functions.intake import Held, Intake
+from functions.intake import Held, Intake, LaneIntake
 from livefeed.adapters.nats.pull import Message
 
 WINDOWS = {"high": 0.0, "medium": 5.0, "low": 15.0}
@@ -119,15 +122,26 @@ def test_what_failed_together_is_tried_in_parts() -> None:
     assert sizes == [8, 4, 2, 1, 1, 2, 4, 2]
 
 
-def test_calls_beside_high_are_small() -> None:
-    """While high messages come, a call of another lane is a quarter; high's own is not."""
-    intake = Intake(WINDOWS)  # type: ignore[arg-type]
-    for lane in ("low", "high"):
-        fill(intake, lane, 900)
-
-    def take(lane: str, now: float) -> int:
-        return len(intake.take(lane, now, rows_max=10_000, bytes_max=10_000))  # type: ignore[arg-type]
-
-    assert take("low", 0.9) == 125
-    assert take("high", 0.9) == 500
-    assert take("low", 1.1) == 500
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "take", "put back"]), st.integers(0, 30)), max_size=40
+    )
+)
+def test_the_oldest_decides_wherever_it_stands(steps: list[tuple[str, int]]) -> None:
+    """A lane is due when any of what it holds has waited enough, in whatever order they came."""
+    lane = LaneIntake(15.0)
+    taken: list[Held] = []
+    for now, (step, number) in enumerate(steps):
+        if step == "add":
+            lane.add(work(number), now=float(now), age_seconds=float(number))
+        elif step == "take":
+            lane.put_back(taken)
+            taken = lane.take(rows_max=number, bytes_max=10**9)
+        else:
+            lane.put_back(taken)
+            taken = []
+        held = list(lane)
+        due_at = lane.due_at()
+        assert (due_at is None) == (not held)
+        assert due_at is None or due_at <= min(one.aged_at for one in held)
+        assert list(lane._aged_at)[:1] == ([min(one.aged_at for one in held)] if held else [])

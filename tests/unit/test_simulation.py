@@ -158,7 +158,7 @@ class Simulation:
             self._pull(worker)
         until = math.inf if worker.leaving and worker.breaker.state == "closed" else self.now
         while (lane := worker.schedule.next(until)) is not None:
-            taken = worker.intake.take(lane, self.now, rows_max=2_000, bytes_max=1)
+            taken = worker.intake.lanes[lane].take(rows_max=2_000, bytes_max=1)
             seconds = HIGH_CALL_SECONDS if lane == "high" else self.plan.bulk_call_seconds
             worker.calls.append((self.now + seconds, lane, taken))
         if worker.leaving and not worker.calls and not worker.intake:
@@ -227,7 +227,7 @@ class Simulation:
         # A call that runs and its own; those of the other lane, of which low waits for more.
         calls = {"high": 2 * HIGH_CALL_SECONDS, "medium": 4 * bulk, "low": 8 * bulk}[lane]
         away = self._away_seconds(held.received_at)
-        window = min(WINDOW_SECONDS[lane], max(0.0, AGED_SECONDS - held.age_seconds))
+        window = min(WINDOW_SECONDS[lane], held.aged_at - held.received_at)
         in_hand = window + calls + 2 * STEP_SECONDS + away
         if self.now - held.received_at > in_hand + 1e-6:
             self.late.append(f"{lane} in hand for {self.now - held.received_at:.2f} > {in_hand}")
