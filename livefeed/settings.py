@@ -102,7 +102,11 @@ class Settings(BaseSettings):
         "by page; without it they are those of the table `feed_follow`.",
     )
     worker_processes_max: int = Field(
-        1, ge=1, le=64, description="Most workers of each function that this pool runs."
+        1,
+        ge=1,
+        le=64,
+        description="Most workers of each function that this pool runs for high, and as many for "
+        "medium and low.",
     )
     worker_idle_seconds: float = Field(
         20.0, gt=0, description="A worker without work leaves after this."
