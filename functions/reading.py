@@ -7,8 +7,6 @@ work, and updates behind a large audience are not behind all of it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +16,7 @@ from livefeed import headers, subjects, trace
 from livefeed.adapters.nats.connection import decode_headers
 from livefeed.adapters.nats.pull import Message
 from livefeed.entry import born_of
-from livefeed.errors import UpdateRefused
-from livefeed.identity import is_id, item_key, update_ref
+from livefeed.identity import item_key, update_ref
 from livefeed.messages import LaneUpdate, PublicBody, public_body
 from livefeed.order import microseconds, order_key
 from livefeed.priority import UpdateFacts
@@ -63,7 +60,7 @@ def read(message: Message) -> Reading:
         subject=message.subject,
         accepted_at=headers.accepted_at(header, stored_at=stored_at),
         traceparent=trace.valid(header(trace.HEADER)),
-        after=_after(header(headers.AFTER.lower())),
+        after=headers.after(header),
     )
 
 
@@ -98,7 +95,7 @@ def read_update(
 
 def continuation_headers(reading: Reading, after: str) -> Mapping[str, str]:
     """The headers with which an update is published again for the followers after one."""
-    token = base64.urlsafe_b64encode(after.encode()).decode()
+    token = headers.after_token(after)
     said = {
         # Its own: published twice, it counts once; and it is not the update itself.
         headers.MESSAGE_ID: f"{reading.update_id} after {token}",
@@ -163,15 +160,3 @@ def _body(update: FeedUpdate, item: Item, priority: Lane) -> bytes:
             metadata={name: value for name, value in known.items() if value is not None},
         )
     )
-
-
-def _after(said: str | None) -> str:
-    if not said:
-        return ""
-    try:
-        after = base64.urlsafe_b64decode(said).decode()
-    except (binascii.Error, ValueError) as error:
-        raise UpdateRefused("invalid_update", f"header {headers.AFTER}: {error}") from error
-    if not is_id(after):
-        raise UpdateRefused("invalid_update", f"header {headers.AFTER} is no user id")
-    return after

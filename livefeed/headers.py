@@ -7,10 +7,14 @@ stays with it.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 from typing import Final
 
 from livefeed import trace
+from livefeed.errors import UpdateRefused
+from livefeed.identity import is_id
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 ACCEPTED_AT: Final = "Livefeed-Accepted-At"
@@ -39,6 +43,29 @@ def accepted_at(header: Header, *, stored_at: int) -> int:
     said = header(ACCEPTED_AT.lower()) or ""
     plausible = said.isascii() and said.isdecimal() and len(said) <= MICROSECONDS_DIGITS_MAX
     return min(int(said), stored_at) if plausible else stored_at
+
+
+def after(header: Header) -> str:
+    """The last follower whom an earlier message was for; empty for the first message.
+
+    Raises:
+        UpdateRefused: For a header that is none of ours.
+    """
+    said = header(AFTER.lower())
+    if not said:
+        return ""
+    try:
+        user = base64.urlsafe_b64decode(said).decode()
+    except (binascii.Error, ValueError) as error:
+        raise UpdateRefused("invalid_update", f"header {AFTER}: {error}") from error
+    if not is_id(user):
+        raise UpdateRefused("invalid_update", f"header {AFTER} is no user id")
+    return user
+
+
+def after_token(user: str) -> str:
+    """The value of that header."""
+    return base64.urlsafe_b64encode(user.encode()).decode()
 
 
 def kept(header: Header, *, stored_at: int) -> dict[str, str]:

@@ -7,8 +7,6 @@ dead letter; what is none of these is missing.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
@@ -18,7 +16,7 @@ from livefeed.channel import owner_of, topic_channel, user_channel
 from livefeed.dead_letter import DeadLetter
 from livefeed.entry import EntryKey
 from livefeed.errors import Refused, UpdateRefused
-from livefeed.identity import is_id, item_key, update_ref
+from livefeed.identity import item_key, update_ref
 from livefeed.limits import RECONCILED_LETTERS_MAX
 from livefeed.messages import decode_lane_message
 from livefeed.order import OrderKey, microseconds, order_key
@@ -121,23 +119,11 @@ def _audience(update: FeedUpdate, header: headers.Header) -> list[str] | Followe
     actor = update.audience.followers if update.audience is not None else None
     if isinstance(actor, str):
         ended = kind_of(update) == CONTENT_REMOVAL
-        return Followers(actor, _after(header(headers.AFTER.lower())), ended)
+        return Followers(actor, headers.after(header), ended)
     users = recipients(update)
     if users is None:
         return [topic_channel(update.feed_type)]
     return [user_channel(user, update.feed_type) for user in users]
-
-
-def _after(said: str | None) -> str:
-    if not said:
-        return ""
-    try:
-        after = base64.urlsafe_b64decode(said).decode()
-    except (binascii.Error, ValueError) as error:
-        raise UpdateRefused("invalid_update", f"header {headers.AFTER}: {error}") from error
-    if not is_id(after):
-        raise UpdateRefused("invalid_update", f"header {headers.AFTER} is no user id")
-    return after
 
 
 @dataclass(frozen=True, slots=True)
