@@ -5,6 +5,7 @@ What cannot be known of a recipient is never in the way of an update; who the re
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from livefeed.breaker import Breaker
 from livefeed.context import RecipientContext
 from livefeed.errors import LivefeedError, Unavailable, UpdateRefused
 from livefeed.identity import is_id
-from livefeed.limits import CONTEXT_SECONDS, CONTEXTS_MAX
+from livefeed.limits import CONTEXT_SECONDS, CONTEXTS_MAX, RESOLVE_SECONDS_MAX
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ class AudiencePage(NamedTuple):
     limit: int
     removal: bool
     """Whether something is removed: that is for those who follow no more, too."""
+    accepted_at: int
+    """Microseconds since 1970. Who followed only later gets removals, but nothing else: what is
+    removed already might come after its removal."""
 
 
 AudienceResolver = Callable[[AudiencePage], Awaitable[Sequence[Any]]]
@@ -49,7 +53,8 @@ async def resolve(resolver: AudienceResolver, page: AudiencePage) -> list[str]:
         UpdateRefused: The resolver cannot say, or says what cannot be.
     """
     try:
-        users = list(await resolver(page))
+        async with asyncio.timeout(RESOLVE_SECONDS_MAX):
+            users = list(await resolver(page))
     except LivefeedError:
         raise
     except (OSError, TimeoutError) as error:
@@ -57,14 +62,16 @@ async def resolve(resolver: AudienceResolver, page: AudiencePage) -> list[str]:
     except Exception as error:
         # The code of whoever runs this livefeed: what it raises for one actor must stop no other.
         logger.exception("the audience resolver failed for actor %r", page.actor)
-        detail = f"the audience resolver failed: {error!r}"
-        raise UpdateRefused("unsupported_audience", detail) from error
+        raise _cannot_say(f"failed: {error!r}") from error
     if len(users) > page.limit or (users and users[-1] == page.after):
-        detail = f"the audience resolver returned {len(users)} users after {page.after!r}"
-        raise UpdateRefused("unsupported_audience", detail)
+        raise _cannot_say(f"returned {len(users)} users after {page.after!r}")
     if not all(isinstance(user, str) and is_id(user) for user in users):
-        raise UpdateRefused("unsupported_audience", "the audience resolver returned no user id")
+        raise _cannot_say("returned what is no user id")
     return users
+
+
+def _cannot_say(fault: str) -> UpdateRefused:
+    return UpdateRefused("unsupported_audience", f"the audience resolver {fault}")
 
 
 class ContextCache:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Raw
 
-from functions.function import Work
+from functions.function import Undone, Work
 from livefeed import subjects, trace
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.pull import Message
@@ -82,7 +82,7 @@ class Deliver:
         updates = chain.from_iterable(group.updates for group in lane_message.groups)
         return Work(message, lane_message, rows, min(update.accepted_at for update in updates))
 
-    async def handle(self, works: Sequence[Work]) -> None:
+    async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
         """Persist what all of them say, then tell the gateways."""
         messages = [work.content for work in works if isinstance(work.content, LaneMessage)]
         portions, pushed = plan(messages)
@@ -92,6 +92,7 @@ class Deliver:
             for subject, live, context in live_messages(flushed, traces, pushed):
                 headers = {trace.HEADER: context} if context else None
                 self._connection.send(subject, encode_live_message(live), headers=headers)
+        return ()
 
 
 def plan(messages: Sequence[LaneMessage]) -> Plan:

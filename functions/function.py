@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from livefeed.adapters.nats.pull import Message
+from livefeed.errors import Unavailable, UpdateRefused
 from livefeed.subjects import Lane
 from livefeed.topology import Consumer
 
@@ -19,6 +20,14 @@ class Work(NamedTuple):
     rows: int
     accepted_at: int
     """When JetStream accepted the update, microseconds since 1970."""
+
+
+class Undone(NamedTuple):
+    """A message that a call did not get done, while it did others."""
+
+    work: Work
+    why: UpdateRefused | Unavailable | None
+    """It can never be handled; it has to wait, alone; or there was too much for one call."""
 
 
 class Function(Protocol):
@@ -46,8 +55,8 @@ class Function(Protocol):
     def read(self, message: Message) -> Work:
         """Check a message; raises UpdateRefused for one that can never be handled."""
 
-    async def handle(self, works: Sequence[Work]) -> None:
-        """Do the work of all; when it returns, they are settled.
+    async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
+        """Do the work of all; when it returns, they are settled but for those that it names.
 
         Raises:
             Unavailable, OutcomeUnknown: Try all of them again.

@@ -100,6 +100,10 @@ class LaneIntake:
         a statement may take.
         """
         self._take_max = max(1, len(taken) // 2)
+        self.put_first(taken)
+
+    def put_first(self, taken: list[Held]) -> None:
+        """Have them in hand again, oldest first."""
         for held in reversed(taken):
             self._held.appendleft(held)
             if not self._aged_at or held.aged_at <= self._aged_at[0]:

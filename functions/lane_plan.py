@@ -1,11 +1,12 @@
 """Which lane messages some updates become, each within its bounds.
 
-Pure. Recipients of one lane and partition share messages; a body stands once for up to a thousand
+Recipients of one lane and partition share messages; a body stands once for up to a thousand
 of them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -22,7 +23,10 @@ from livefeed.limits import (
 from livefeed.messages import LaneGroup, LaneMessage, LaneUpdate, encode_lane_message
 from livefeed.partition import partition_of
 from livefeed.priority import LaneFunction, Placement, UpdateFacts
-from livefeed.subjects import Lane
+from livefeed.priority import lane_of as table_lane_of
+from livefeed.subjects import LANES, Lane
+
+logger = logging.getLogger(__name__)
 
 GROUP_OVERHEAD_BYTES: Final = 24
 
@@ -58,6 +62,29 @@ def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> It
     for (lane, partition), packed in groups.items():
         for message in _messages(packed):
             yield subjects.lanes(lane, partition), encode_lane_message(message), None
+
+
+def guarded(lane_of: LaneFunction) -> LaneFunction:
+    """The same function; where it fails or names no lane, the table decides.
+
+    It says how soon, never whether: no code of whoever runs this livefeed stops an update.
+    """
+    told = False
+
+    def place(update: UpdateFacts, recipient: RecipientContext) -> Placement:
+        nonlocal told
+        try:
+            placement = lane_of(update, recipient)
+            if placement.lane in LANES:
+                return placement
+            raise ValueError(f"there is no lane {placement.lane!r}")
+        except Exception:
+            if not told:
+                logger.exception("the lane function failed; from now on this is not said again")
+            told = True
+        return table_lane_of(update, recipient)
+
+    return place
 
 
 def _remembered(lane_of: LaneFunction) -> LaneFunction:

@@ -184,8 +184,6 @@ class Pool:
             await self._retain_if_wanted()
 
     async def _retain_if_wanted(self) -> None:
-        if not await self._database_is_there():
-            return
         try:
             handled = await progress(self._connection, STREAMS.values())
         except Unavailable as error:

@@ -14,12 +14,18 @@ from typing import Final, NamedTuple
 
 from functions import reading as readings
 from functions.audience import AudiencePage, AudienceResolver, ContextCache, resolve
-from functions.function import Work
-from functions.lane_plan import Page, plan
+from functions.function import Undone, Work
+from functions.lane_plan import Page, guarded, plan
 from functions.reading import Reading
 from livefeed.adapters.nats.publish import Publisher, StreamRefused
 from livefeed.adapters.nats.pull import Message
-from livefeed.limits import FOLLOWERS_PAGE_MAX, MIB
+from livefeed.errors import Unavailable, UpdateRefused
+from livefeed.limits import (
+    FOLLOWERS_PAGE_MAX,
+    MIB,
+    RESOLVE_DELIVERIES_MAX,
+    RESOLVED_AT_ONCE,
+)
 from livefeed.priority import LaneFunction
 from livefeed.subjects import LANES, Lane
 from livefeed.topology import Consumer, prioritize_consumer
@@ -28,18 +34,27 @@ from livefeed.update import Followers
 logger = logging.getLogger(__name__)
 
 ROWS_MAX: Final = 20_000
-"""Recipients × items that are in memory at once."""
+"""Recipients × items that are published together."""
 BYTES_MAX: Final = 2 * MIB
 """Payloads that are in memory at once; an update may be in a message of each partition."""
+FOLLOWERS_GUESS: Final = 100
+"""What an audience is taken for before it is read; the call ends early where it was more."""
+PAGES_IN_PLACE_MAX: Final = 100
+"""Pages of an audience that one call does when the stream has no room for its continuation."""
+DATABASE: Final = "primary"
 
 
 class Step(NamedTuple):
-    """Some followers of an update's audience, and the last of them if there may be more."""
+    """Some followers of an update's audience, and the last of them if there are more."""
 
     work: Work
-    audience: Followers
     page: Page
     more_after: str | None
+
+    @property
+    def rows(self) -> int:
+        """Rows that it makes in the log."""
+        return len(self.page.users or ()) * len(self.page.reading.updates)
 
 
 class Prioritize:
@@ -68,7 +83,7 @@ class Prioritize:
         self._publisher = publisher
         self._contexts = contexts
         self._resolver = resolver
-        self._lane_of = lane_of
+        self._lane_of = guarded(lane_of)
 
     def sources(self, _partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
         """The three consumers; updates are not partitioned yet."""
@@ -79,37 +94,70 @@ class Prioritize:
         reading = readings.read(message)
         users = 1
         if isinstance(reading.audience, Followers):
-            users = _page_max(reading)
+            users = FOLLOWERS_GUESS
         elif reading.audience is not None:
             users = len(reading.audience)
         return Work(message, reading, users * len(reading.updates), reading.accepted_at)
 
-    async def handle(self, works: Sequence[Work]) -> None:
+    async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
         """Publish the lane messages of all, and the continuations of those with more followers."""
         pages: list[Page] = []
-        followed: list[tuple[Work, Followers]] = []
+        followed: list[Work] = []
         for work in works:
-            audience = _reading(work).audience
-            if isinstance(audience, Followers):
-                followed.append((work, audience))
+            reading = _reading(work)
+            if isinstance(reading.audience, Followers):
+                followed.append(work)
             else:
-                pages.append(Page(_reading(work), audience))
-        steps = await asyncio.gather(
-            *(self._step(work, audience, _reading(work).after) for work, audience in followed)
-        )
+                pages.append(Page(reading, reading.audience))
+        steps, undone = await self._steps(followed)
         await self._publish([*pages, *(step.page for step in steps)])
-        while steps := await self._continue(steps):
-            await self._publish([step.page for step in steps])
+        for step in steps:
+            undone += await self._continue(step)
+        return undone
 
-    async def _step(self, work: Work, audience: Followers, after: str) -> Step:
-        """Read the next followers."""
+    async def _steps(self, works: Sequence[Work]) -> tuple[list[Step], list[Undone]]:
+        """The first pages of audiences, some at a time, until they are enough for one call."""
+        steps: list[Step] = []
+        undone: list[Undone] = []
+        for start in range(0, len(works), RESOLVED_AT_ONCE):
+            some = works[start : start + RESOLVED_AT_ONCE]
+            if sum(step.rows for step in steps) >= ROWS_MAX:
+                undone += [Undone(work, None) for work in some]
+                continue
+            found = await asyncio.gather(*(self._step(work, _reading(work).after) for work in some))
+            steps += [one for one in found if isinstance(one, Step)]
+            undone += [one for one in found if isinstance(one, Undone)]
+        return steps, undone
+
+    async def _step(self, work: Work, after: str) -> Step | Undone:
+        """Read the next followers; where that fails, it is this update that waits, no other.
+
+        Raises:
+            Unavailable: The database is away: then all have to wait.
+        """
         reading = _reading(work)
-        limit = _page_max(reading)
-        removal = reading.facts.update_type == "content_removal"
-        users = await resolve(self._resolver, AudiencePage(audience.actor, after, limit, removal))
-        more_after = users[-1] if len(users) == limit else None
-        page = Page(reading, users, is_part=bool(after) or more_after is not None)
-        return Step(work, audience, page, more_after)
+        assert isinstance(reading.audience, Followers)  # whoever calls this has looked
+        limit = max(1, min(FOLLOWERS_PAGE_MAX, ROWS_MAX // len(reading.updates)))
+        # One more than the page holds: so it is known whether there are more.
+        page = AudiencePage(
+            actor=reading.audience.actor,
+            after=after,
+            limit=limit + 1,
+            removal=reading.facts.update_type == "content_removal",
+            accepted_at=reading.accepted_at,
+        )
+        try:
+            users = await resolve(self._resolver, page)
+        except UpdateRefused as refused:
+            return Undone(work, refused)
+        except Unavailable as error:
+            if error.dependency == DATABASE:
+                raise
+            return Undone(work, _given_up(work, error) or error)
+        more = len(users) > limit
+        users = users[:limit]
+        part = Page(reading, users, is_part=more or bool(after))
+        return Step(work, part, users[-1] if more else None)
 
     async def _publish(self, pages: Sequence[Page]) -> None:
         known = await self._contexts.of(
@@ -117,26 +165,34 @@ class Prioritize:
         )
         await self._publisher.publish_batch(plan(pages, known, self._lane_of))
 
-    async def _continue(self, steps: Sequence[Step]) -> list[Step]:
-        """Have somebody go on after these steps; returns the next ones of those nobody can."""
-        again = []
-        for step in steps:
-            if step.more_after is None:
-                continue
-            message = step.work.message
-            headers = readings.continuation_headers(_reading(step.work), step.more_after)
+    async def _continue(self, step: Step) -> list[Undone]:
+        """Have somebody go on after this step; where the stream has no room, go on here."""
+        message, more_after = step.work.message, step.more_after
+        for _ in range(PAGES_IN_PLACE_MAX):
+            if more_after is None:
+                return []
+            headers = readings.continuation_headers(message, _reading(step.work), more_after)
             try:
-                await self._publisher.publish(message.subject, message.payload, headers)
+                await self._publisher.publish(message.subject, message.payload, headers, attempts=1)
             except StreamRefused as refused:
-                # A stream without room: it gets some when this very message is done.
-                logger.info("an audience is done in one go: %s", refused.detail)
-                again.append(await self._step(step.work, step.audience, step.more_after))
-        return again
+                logger.info("an audience goes on in place: %s", refused.detail)
+            else:
+                return []
+            following = await self._step(step.work, more_after)
+            if isinstance(following, Undone):
+                return [following]
+            await self._publish([following.page])
+            more_after = following.more_after
+        if more_after is None:
+            return []
+        # Whatever it held back can be purged when it is given back, and there is room then.
+        return [Undone(step.work, Unavailable("nats", "no room for the rest of an audience"))]
 
 
-def _page_max(reading: Reading) -> int:
-    """Followers of one step: as many as their rows may be in memory."""
-    return max(1, min(FOLLOWERS_PAGE_MAX, ROWS_MAX // len(reading.updates)))
+def _given_up(work: Work, error: Unavailable) -> UpdateRefused | None:
+    if work.message.deliveries < RESOLVE_DELIVERIES_MAX:
+        return None
+    return UpdateRefused("unsupported_audience", f"after {RESOLVE_DELIVERIES_MAX} tries: {error}")
 
 
 def _reading(work: Work) -> Reading:

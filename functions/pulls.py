@@ -66,6 +66,12 @@ class Pulls:
         for _, pull in self._pulls.values():
             pull.ask()
 
+    def ask_once_more(self) -> None:
+        """Ask again, also where there was no more: a call may have brought more."""
+        for _, pull in self._pulls.values():
+            pull.exhausted = False
+        self.ask()
+
     def lost(self, connection: Connection) -> None:
         """What was asked for over this connection is not coming."""
         for asked_over, pull in self._pulls.values():

@@ -16,7 +16,7 @@ from livefeed import headers, subjects, trace
 from livefeed.adapters.nats.connection import decode_headers
 from livefeed.adapters.nats.pull import Message
 from livefeed.entry import born_of
-from livefeed.identity import item_key, update_ref
+from livefeed.identity import bytes_digest, item_key, update_ref
 from livefeed.messages import LaneUpdate, PublicBody, public_body
 from livefeed.order import microseconds, order_key
 from livefeed.priority import UpdateFacts
@@ -41,7 +41,6 @@ class Reading:
     audience: list[str] | Followers | None
     """Users, or whose followers, or everyone on the feed."""
     accepted_at: int
-    update_id: str
     after: str = ""
     """The last follower that an earlier message was for."""
     trace: str | None = None
@@ -87,18 +86,19 @@ def read_update(
         updates=_lane_updates(update, items, priority, accepted_at, traceparent),
         audience=recipients(update),
         accepted_at=accepted_at,
-        update_id=update.update_id,
         after=after,
         trace=traceparent,
     )
 
 
-def continuation_headers(reading: Reading, after: str) -> Mapping[str, str]:
-    """The headers with which an update is published again for the followers after one."""
+def continuation_headers(message: Message, reading: Reading, after: str) -> Mapping[str, str]:
+    """The headers with which a message is published again for the followers after one."""
     token = headers.after_token(after)
+    digest = bytes_digest(message.subject.encode(), message.payload)
     said = {
-        # Its own: published twice, it counts once; and it is not the update itself.
-        headers.MESSAGE_ID: f"{reading.update_id} after {token}",
+        # Its own: published twice, it counts once. Of the whole message: one update id may stand in
+        # messages for two feeds or two actors, whose pages may end with the same follower.
+        headers.MESSAGE_ID: f"{digest} after {token}",
         headers.AFTER: token,
         headers.ACCEPTED_AT: str(reading.accepted_at),
     }

@@ -120,11 +120,12 @@ class Retain:
             Unavailable: NATS or the primary is away; what was done stays done.
         """
         began_at = self._clock()
+        # Two at once do no harm here; and a stream must not fill because the database is away.
+        await self._purge()
         async with only_one(self._pool, self._bounds) as retention:
             if retention is None:
                 self.summary.reason = "another retain runs"
             else:
-                await self._purge()
                 await self._expire(retention)
                 await self._trim(retention, wanted)
                 if wanted.collects:

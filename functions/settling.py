@@ -29,6 +29,8 @@ DEAD_LETTER_PAUSE_SECONDS: Final = 2.0
 """How long no dead letter is tried after one could not be stored."""
 REFUSED_MAX: Final = 100
 """Messages that wait to be dead-lettered; above it nothing more is asked for."""
+DELAY_SECONDS_MAX: Final = 30.0
+"""How long a message waits at most that has to wait alone."""
 KEEP_ALIVE_SECONDS: Final = 0.25
 """How often is looked whether a lane's messages have to be kept alive."""
 
@@ -101,6 +103,12 @@ class Settling:
             self._dead_letters_at = self._clock() + DEAD_LETTER_PAUSE_SECONDS
             self._give_back([message, *(waiting for waiting, _ in self._refused)])
             self._refused.clear()
+
+    def delay(self, message: Message) -> None:
+        """Have a message delivered again after a while, the longer the more often it came."""
+        self._in_hand.pop(message.key, None)
+        seconds = min(DELAY_SECONDS_MAX, 2.0 ** min(message.deliveries - 1, 16))
+        self._connection.send(message.reply, b'-NAK {"delay": %d}' % (seconds * 1e9))
 
     async def _dead_letter(self, message: Message, refused: UpdateRefused) -> bool:
         """Put a message aside with its origin; only then take it from the consumer."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from functions.function import Function
+from functions.function import Function, Undone
 from functions.intake import Held, Intake
 from functions.life import Summary, WorkerPolicy
 from functions.peers import Peers
@@ -162,8 +162,8 @@ class Worker:
         for name in [name for name, task in self._tasks.items() if task.done()]:
             if name != DEAD_LETTERS:
                 self._schedule.ended(cast(Lane, name))
-                # There is room again.
-                self._pulls.ask()
+                # There is room again; and what it published may be for this very worker.
+                self._pulls.ask_once_more()
             self._tasks.pop(name).result()
 
     def _take(self, lane: Lane) -> list[Held]:
@@ -228,7 +228,7 @@ class Worker:
     async def _handle(self, taken: list[Held], lane: Lane) -> None:
         works = [held.work for held in taken]
         try:
-            await self._function.handle(works)
+            undone = await self._function.handle(works)
         except (Unavailable, OutcomeUnknown) as error:
             self._hold(taken, lane, error)
             return
@@ -243,11 +243,28 @@ class Worker:
         self._breaker.succeeded()
         self._intake.lanes[lane].succeeded()
         self._active_at = self._clock()
+        if undone:
+            taken = self._set_aside(taken, lane, undone)
         self.summary.calls += 1
-        self.summary.handled += len(works)
-        self.summary.rows += sum(work.rows for work in works)
-        self.summary.lanes[lane] = self.summary.lanes.get(lane, 0) + len(works)
-        await self._settling.acknowledge([work.message for work in works])
+        self.summary.handled += len(taken)
+        self.summary.rows += sum(held.work.rows for held in taken)
+        self.summary.lanes[lane] = self.summary.lanes.get(lane, 0) + len(taken)
+        if taken:
+            await self._settling.acknowledge([held.work.message for held in taken])
+
+    def _set_aside(self, taken: list[Held], lane: Lane, undone: Sequence[Undone]) -> list[Held]:
+        """See to what a call did not get done; returns what it did."""
+        left = {one.work.message.key: one.why for one in undone}
+        for held in taken:
+            why = left.get(held.work.message.key)
+            if isinstance(why, UpdateRefused):
+                self._settling.refuse(held.work.message, why)
+            elif why is not None:
+                self._settling.delay(held.work.message)
+                self.summary.retried += 1
+        later = [held for held in taken if left.get(held.work.message.key, held) is None]
+        self._intake.lanes[lane].put_first(later)
+        return [held for held in taken if held.work.message.key not in left]
 
     def _hold(self, taken: list[Held], lane: Lane, error: LivefeedError) -> None:
         """The dependency is down: keep the messages, try later, pull nothing meanwhile."""

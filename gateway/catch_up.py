@@ -227,6 +227,9 @@ class HeadCheck:
             found = await self._reader.heads(list(channels))
         except LivefeedError as error:
             logger.warning("a head check waits: %s", error)
+            for connection in connections:
+                if connection in self._due:
+                    self._due[connection] = now + HEAD_CHECK_FIRST_SECONDS + random.random()
             return
         for connection in connections:
             try:

@@ -57,6 +57,14 @@ def item_key(content_id: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+def bytes_digest(*parts: bytes) -> str:
+    """A short name for some bytes: equal for equal ones, in hex."""
+    digest = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        digest.update(b"%d:" % len(part) + part)
+    return digest.hexdigest()
+
+
 def update_ref(update_id: str, content_id: str) -> bytes:
     """The 16-byte identity of one update of one item: hash of (updateId, content id)."""
     # An update id has no control characters, so the NUL separates without doubt.

@@ -46,7 +46,7 @@ STREAM_MESSAGE_BYTES_MAX: Final = 768 * KIB
 LIVE_MESSAGE_BYTES_MAX: Final = 256 * KIB
 """Largest live message; a larger one carries the heads only."""
 AGED_SECONDS: Final = 20
-"""An update older than this counts as high, whatever its lane."""
+"""An update older than this is due at once, whatever its lane's window."""
 
 # The log.
 CHANNEL_ITEMS_MAX: Final = 1_000
@@ -127,8 +127,18 @@ CONTEXTS_MAX: Final = 100_000
 """Recipients that a worker remembers."""
 FOLLOWERS_PAGE_MAX: Final = 5_000
 """Followers of an actor that one message is expanded to; a continuation does the rest."""
-FOLLOW_ENDED_SECONDS_MAX: Final = 30 * 86_400
-"""How long an ended follow is kept: as long as the log may hold what it brought."""
+FOLLOW_ENDED_SECONDS_MAX: Final = 60 * 86_400
+"""How long an ended follow is kept, for the removals of what it brought. Twice the log's age: what
+is published again is as young as that."""
+FOLLOW_CLOCK_SECONDS_MAX: Final = 2.0
+"""How much later than an update a follow may have begun that is to get it: Postgres's clock says
+when the one was, the stream's when the other."""
+RESOLVE_SECONDS_MAX: Final = 5.0
+"""How long an audience resolver may take for a page."""
+RESOLVE_DELIVERIES_MAX: Final = 50
+"""From this delivery on an update whose audience resolver is away is a dead letter."""
+RESOLVED_AT_ONCE: Final = 8
+"""Pages of audiences that one worker asks for at the same time."""
 
 # Workers.
 WORKER_IDLE_SECONDS: Final = 20.0

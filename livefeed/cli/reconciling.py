@@ -138,7 +138,8 @@ class Reconciler:
             return audience
         if self._resolver is not None:
             actor, after, removal = audience.actor, audience.after, audience.ended
-            page = AudiencePage(actor, after, FOLLOWERS_PAGE_MAX, removal)
+            accepted_at = published.accepted_at
+            page = AudiencePage(actor, after, FOLLOWERS_PAGE_MAX, removal, accepted_at)
             users = await resolve(self._resolver, page)
         else:
             users = await read_expected_followers(

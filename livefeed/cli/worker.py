@@ -152,7 +152,12 @@ def _resolver(settings: Settings, pool: Pool) -> AudienceResolver:
 
     async def followers(page: AudiencePage) -> list[str]:
         return await read_followers(
-            pool, page.actor, after=page.after, ended=page.removal, limit=page.limit
+            pool,
+            page.actor,
+            after=page.after,
+            removal=page.removal,
+            accepted_at=page.accepted_at,
+            limit=page.limit,
         )
 
     return followers

@@ -108,8 +108,66 @@ async def test_a_large_audience_goes_on_in_further_messages(stack: Stack) -> Non
     assert last.data == first.data
 
 
+async def test_one_update_id_for_two_feeds_is_two_audiences(stack: Stack) -> None:
+    """Their pages end with the same followers, and each goes on for itself."""
+    users = [f"user-{number:04d}" for number in range(PAGE + 50)]
+    await follow(stack, "author", users)
+    await stack.start_pool()
+    items = [{"id": f"p{number}"} for number in range(ITEMS)]
+    one = update(audience={"followers": "author"}, content=items)
+    publisher = Publisher(await stack.nats())
+    publisher.start()
+    for feed in ("home", "news"):
+        payload = json.dumps({**one, "feedType": feed}).encode()
+        await publisher.publish("feed.updates.medium.tests", payload)
+    await stack.settled()
+    for feed in ("home", "news"):
+        assert set((await heads(stack, users, feed)).values()) == {ITEMS}
+
+
+async def test_called_once_all_pages_are_done(stack: Stack) -> None:
+    """What a call publishes for itself is there before it leaves."""
+    users = [f"user-{number:04d}" for number in range(3 * PAGE)]
+    await follow(stack, "author", users)
+    items = [{"id": f"p{number}"} for number in range(ITEMS)]
+    await stack.publish([update(audience={"followers": "author"}, content=items)])
+    for function in ("prioritize", "deliver"):
+        worker = await stack.start_worker(function, "--once", wait=False)
+        assert await worker.wait() == 0
+    assert set((await heads(stack, users)).values()) == {ITEMS}
+
+
+async def test_what_was_removed_before_a_follow_does_not_come_with_it(stack: Stack) -> None:
+    """A removal overtook its content; whoever began to follow between them is shown nothing."""
+    await follow(stack, "author", ["alice"])
+    await stack.start_pool()
+    audience = {"followers": "author"}
+    content = update(id="p1", audience=audience)
+    await stack.publish([update(id="p1", kind="content_removal", audience=audience)], "high")
+    await stack.settled()
+    await follow(stack, "author", ["bob"])
+    accepted_at = time.time_ns() // 1000 - 10_000_000
+    publisher = Publisher(await stack.nats())
+    publisher.start()
+    await publisher.publish(
+        "feed.updates.low.tests",
+        json.dumps(content).encode(),
+        {"Livefeed-Accepted-At": str(accepted_at)},
+    )
+    await stack.publish([update(id="p2", audience=audience)])
+    await stack.settled()
+    assert await heads(stack, ["bob"]) == {"bob": 1}
+
+
+async def test_a_follower_that_is_no_user_id_is_refused_where_it_is_written(stack: Stack) -> None:
+    """An application's mistake is its own, and does not spoil an actor's audience."""
+    for bad in ("x" * 129, "", "a\nb", "a\u0085b"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await follow(stack, "author", [bad])
+
+
 async def test_a_page_that_is_full_and_last_ends_well(stack: Stack) -> None:
-    """Whether more follow is not known then: the next message finds nobody."""
+    """Nobody goes on for nobody."""
     users = [f"user-{number:04d}" for number in range(PAGE)]
     await follow(stack, "author", users)
     await stack.start_pool()
@@ -117,6 +175,8 @@ async def test_a_page_that_is_full_and_last_ends_well(stack: Stack) -> None:
     await stack.publish([update(audience={"followers": "author"}, content=items)])
     await stack.settled()
     assert set((await heads(stack, users)).values()) == {ITEMS}
+    jetstream = (await stack.nats()).jetstream()
+    assert (await jetstream.stream_info(UPDATES)).state.last_seq == 1
 
 
 async def test_a_full_stream_does_not_stop_an_audience(stack: Stack) -> None:
@@ -238,6 +298,51 @@ async def test_a_resolver_that_fails_stops_nobody_else(stack: Stack) -> None:
     assert "no such actor" in letter.headers["Livefeed-Error"]
     await until(lambda: len(alice.ids("home")) == 10, what="the others are there")
     await stack.settled()
+
+
+async def test_a_resolver_that_is_away_delays_only_what_asks_it(stack: Stack) -> None:
+    """For one actor it does not answer: others and users go on, and when it answers it arrives."""
+    stack.plug_in(
+        """
+        import os
+
+        async def followers(page):
+            if page.actor == "away" and not os.path.exists(os.environ["LIVEFEED_DATA"] + ".back"):
+                raise ConnectionRefusedError("no graph")
+            return ["alice"][: page.limit] if not page.after else []
+        """,
+        audience_resolver="followers",
+    )
+    await stack.start_gateway()
+    await stack.start_pool()
+    alice = stack.follow("alice")
+    await stack.publish([update(id="late", audience={"followers": "away"})])
+    await stack.publish([update(id="p1", audience={"followers": "fine"}), update(id="p2")])
+    await until(lambda: sorted(alice.ids("home")) == ["p1", "p2"], what="the others are there")
+    (stack.directory / "data.back").touch()
+    await until(lambda: "late" in alice.ids("home"), seconds=20, what="it arrives")
+    await stack.settled()
+
+
+async def test_a_lane_function_that_fails_stops_nothing(stack: Stack) -> None:
+    """The table decides where it raises or names no lane."""
+    stack.plug_in(
+        """
+        from livefeed.priority import Placement
+
+        def lane(update, recipient):
+            return Placement({"a": "urgent"}[update.source])
+        """,
+        lane_function="lane",
+    )
+    await stack.start_gateway()
+    await stack.start_pool()
+    alice = stack.follow("alice")
+    await stack.publish([update(id="p1"), update(id="p2", metadata={"source": "a"})], "high")
+    await until(lambda: sorted(alice.ids("home")) == ["p1", "p2"], what="both arrive")
+    await stack.settled()
+    said = [line for _, log in stack.tails() for line in log.splitlines()]
+    assert any("lane function failed" in line for line in said)
 
 
 @pytest.mark.parametrize(

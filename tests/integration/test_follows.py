@@ -24,6 +24,8 @@ from livefeed.follow import Follow
 from livefeed.limits import AUDIENCE_ROWS_MAX
 from tests.servers import Stack
 
+LATER = 2_000_000_000_000_000
+"""Microseconds since 1970, after every follow of these tests."""
 PAGE = Path(__file__).parents[2] / "docs" / "audiences.md"
 
 
@@ -40,7 +42,7 @@ async def followers(pool: Pool, actor: str = "author-7", **options: Any) -> list
     """Every follower, read in pages of three."""
     found, after = [], ""
     while True:
-        page = await read_followers(pool, actor, after=after, limit=3, **options)
+        page = await read_followers(pool, actor, after=after, limit=3, accepted_at=LATER, **options)
         found += page
         if len(page) < 3:
             return found
@@ -65,11 +67,13 @@ async def test_followers_come_in_pages_in_the_order_of_their_bytes(pool: Pool) -
     await add_follows(pool, follows("stranger", actor="author-70"))
     await end_follows(pool, "author-7", ["B", "~", "stranger", "nobody"])
     ordered = sorted(names, key=str.encode)
-    assert await followers(pool, ended=True) == ordered
-    assert await followers(pool, ended=False) == [one for one in ordered if one not in {"B", "~"}]
-    assert await read_followers(pool, "author-7", after="Z", ended=True, limit=2) == ["_", "a"]
-    assert await followers(pool, "author-70", ended=False) == ["stranger"]
-    assert await followers(pool, "nobody", ended=True) == []
+    assert await followers(pool, removal=True) == ordered
+    assert await followers(pool, removal=False) == [one for one in ordered if one not in {"B", "~"}]
+    assert await read_followers(
+        pool, "author-7", after="Z", removal=True, accepted_at=LATER, limit=2
+    ) == ["_", "a"]
+    assert await followers(pool, "author-70", removal=False) == ["stranger"]
+    assert await followers(pool, "nobody", removal=True) == []
 
 
 async def test_a_follow_ends_and_begins_again(pool: Pool) -> None:
@@ -102,7 +106,7 @@ async def test_writers_of_the_same_follows_do_not_block_each_other(pool: Pool) -
 
     await asyncio.gather(*map(work, range(6)))
     await add_follows(pool, follows(*users))
-    assert await followers(pool, ended=False) == sorted(users)
+    assert await followers(pool, removal=False) == sorted(users)
 
 
 async def test_pages_of_lists(pool: Pool) -> None:
@@ -171,12 +175,12 @@ async def test_the_sql_of_the_page(pool: Pool) -> None:
     for _ in range(2):
         await pool.fetch(sql["follow"], "author-7", "alice")
         await pool.fetch(sql["many follows"], ["author-7"] * 3, ["bob", "alice", "bob"])
-        assert await followers(pool, ended=False) == ["alice", "bob"]
+        assert await followers(pool, removal=False) == ["alice", "bob"]
     before = await rows(pool)
     for _ in range(2):
         await pool.fetch(sql["end"], "author-7", "alice")
-        assert await followers(pool, ended=False) == ["bob"]
-        assert await followers(pool, ended=True) == ["alice", "bob"]
+        assert await followers(pool, removal=False) == ["bob"]
+        assert await followers(pool, removal=True) == ["alice", "bob"]
     await pool.fetch(sql["follow"], "author-7", "alice")
     after = await rows(pool)
     assert (after[0]["ended"], after[1]) == (None, before[1])
@@ -205,7 +209,7 @@ async def test_follow_by_command(stack: Stack, pool: Pool) -> None:
     )
     assert await good(stack, "follow", "add", *author, "bob", "äö") == "added 1, unchanged 1\n"
     assert await good(stack, "follow", "end", *author, "bob", "x") == "ended 1, unchanged 1\n"
-    assert await followers(pool, ended=False) == ["a b", "äö"]
+    assert await followers(pool, removal=False) == ["a b", "äö"]
     listed = await good(stack, "follow", "list", *author, "--ended", "--json")
     found = [json.loads(line) for line in listed.splitlines()]
     assert [one["follower"] for one in found] == ["a b", "bob", "äö"]
@@ -267,13 +271,13 @@ async def test_import(stack: Stack, pool: Pool) -> None:
         ["line 5", "invalid_follow"],
         ["line 6", "invalid_follow"],
     ]
-    assert await followers(pool, ended=False) == ["a,b", "bob", "c, d"]
+    assert await followers(pool, removal=False) == ["a,b", "bob", "c, d"]
     await end_follows(pool, "author-7", ["bob"])
     path = stack.directory / "follows.csv"
     path.write_text("author-7,bob\nauthor-8,bob\nauthor-7,bob\n")
     counts = json.loads(await good(stack, "follow", "import", str(path), "--json"))
     assert counts == {"added": 2, "unchanged": 1, "refused": 0}
-    assert await followers(pool, ended=False) == ["a,b", "bob", "c, d"]
+    assert await followers(pool, removal=False) == ["a,b", "bob", "c, d"]
 
 
 async def test_an_import_of_many_is_in_bounded_memory(stack: Stack, pool: Pool) -> None:

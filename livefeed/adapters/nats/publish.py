@@ -83,7 +83,12 @@ class Publisher:
         self._connection.when_lost(self._on_lost)
 
     async def publish(
-        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        attempts: int = ATTEMPTS_MAX,
     ) -> PublishAck:
         """Publish until JetStream acknowledges.
 
@@ -91,7 +96,7 @@ class Publisher:
             StreamRefused: When the server says no.
             OutcomeUnknown: When no acknowledgement came; it may be stored.
         """
-        return await self._until_known([(subject, payload, headers)])
+        return await self._until_known([(subject, payload, headers)], attempts)
 
     async def publish_batch(self, messages: Iterable[Outbound]) -> None:
         """Publish all of them in atomic batches, one after the other; one fsync instead of many.
@@ -108,15 +113,17 @@ class Publisher:
         sent = self._connection.send(subject, payload, reply=self._prefix + token)
         return await self._wait(token, future, sent=sent, seconds=seconds)
 
-    async def _until_known(self, messages: list[Outbound]) -> PublishAck:
-        for attempt in range(ATTEMPTS_MAX):
+    async def _until_known(
+        self, messages: list[Outbound], attempts: int = ATTEMPTS_MAX
+    ) -> PublishAck:
+        for attempt in range(attempts):
             try:
                 return await self._attempt(messages)
             except OutcomeUnknown:
-                if attempt == ATTEMPTS_MAX - 1:
+                if attempt == attempts - 1:
                     raise
             except StreamRefused as refused:
-                if refused.code not in BUSY_CODES or attempt == ATTEMPTS_MAX - 1:
+                if refused.code not in BUSY_CODES or attempt == attempts - 1:
                     raise
             await asyncio.sleep(0.05 * 4**attempt)
         raise AssertionError("unreachable")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.context import RecipientContext
-from livefeed.limits import FOLLOWERS_PAGE_MAX, PRESENCE_SEEN_SECONDS_MAX
+from livefeed.limits import FOLLOW_CLOCK_SECONDS_MAX, FOLLOWERS_PAGE_MAX, PRESENCE_SEEN_SECONDS_MAX
 
 # Presence is found by the user alone: with the gateways in the index's condition Postgres sorts the
 # ids of the whole fleet again for each user (20 µs a recipient with 100 of them; so it is 5 to 7).
@@ -29,9 +29,12 @@ cross join lateral (
 order by given.number
 """
 
+# A removal may have been handled before what it removes: who followed only then must not get that.
 _FOLLOWERS = """
 select follower from feed_follow
-where actor = $1 and follower > $2 and (ended is null or $4)
+where actor = $1 and follower > $2 and ($4 or (
+    ended is null and since <= to_timestamp($5 / 1e6) + make_interval(secs => $6)
+))
 order by follower limit $3
 """
 
@@ -50,7 +53,13 @@ async def read_contexts(
 
 
 async def read_followers(
-    pool: Pool, actor: str, *, after: str, ended: bool, limit: int = FOLLOWERS_PAGE_MAX
+    pool: Pool,
+    actor: str,
+    *,
+    after: str,
+    removal: bool,
+    accepted_at: int,
+    limit: int = FOLLOWERS_PAGE_MAX,
 ) -> list[str]:
     """The next followers of an actor in the order of their ids; fewer than `limit` are the last.
 
@@ -58,11 +67,14 @@ async def read_followers(
         pool: The primary.
         actor: Who is followed.
         after: The last one of the page before; empty for the first page.
-        ended: Also those who follow no more: removals are for them too.
+        removal: Also those who follow no more, or only since: removals are for them too.
+        accepted_at: Microseconds since 1970; of those who follow, who did so then.
         limit: The most of one page.
 
     Raises:
         Unavailable: The primary is away, or its schema is missing.
     """
-    rows = await pool.fetch(_FOLLOWERS, actor, after, limit, ended)
+    rows = await pool.fetch(
+        _FOLLOWERS, actor, after, limit, removal, float(accepted_at), FOLLOW_CLOCK_SECONDS_MAX
+    )
     return [row["follower"] for row in rows]

@@ -18,8 +18,9 @@ from livefeed.limits import AUDIENCE_ROWS_MAX
 _ADD = """
 with changed as (
     insert into feed_follow as held (actor, follower)
-    select distinct actor, follower from unnest($1::text[], $2::text[]) as given (actor, follower)
-    order by actor, follower
+    select distinct actor, follower collate "C"
+    from unnest($1::text[], $2::text[]) as given (actor, follower)
+    order by 1, 2
     on conflict (actor, follower) do update set since = now(), ended = null
     where held.ended is not null
     returning true

@@ -12,7 +12,6 @@ has no place above the floor counts as below it. Decision 0012 says why that los
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -115,12 +114,17 @@ from feed_channel where id = any($1::bigint[]) order by id for no key update
 
 # What is at or below the floor does not count: `retain` may delete it at any moment. What is above
 # stays while the channel is locked, for a floor is raised under that lock.
+# By the primary key, one at a time: a join may read all that a channel holds, under its lock.
 _STANDING = """
-select name, item, facet
-from unnest($1::text[], $2::bigint[], $3::smallint[]) as given (name, item, facet)
-join feed_channel channel using (name)
-join feed_entry entry using (item, facet)
-where channel_id = channel.id and entry.seq > floor
+select given.number
+from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[])
+    with ordinality as given (channel_id, item, facet, floor, number)
+cross join lateral (
+    select from feed_entry entry
+    where entry.channel_id = given.channel_id and entry.item = given.item
+        and entry.facet = given.facet and entry.seq > given.floor
+    offset 0
+) as standing
 """
 
 _NEWER = """(held.explicit, held.version, held.ref)
@@ -255,16 +259,22 @@ async def _forgotten(
     locked: Sequence[asyncpg.Record],
 ) -> set[EntryKey]:
     """Those that count as below the floor; no statement while nothing comes late."""
-    bounds = {row["name"]: row["forgotten_at"] for row in locked if row["forgotten_at"] is not None}
-    late = {
+    forgetful = {row["name"]: row for row in locked if row["forgotten_at"] is not None}
+    late = [
         key
         for key, entry in entries.items()
-        if bodies[entry.order.ref].accepted_at < bounds.get(key.channel, -math.inf)
-    }
-    if late:
-        rows = await connection.fetch(_STANDING, *_columns(list(late)))
-        late -= {EntryKey(*row) for row in rows}
-    return late
+        if key.channel in forgetful
+        and bodies[entry.order.ref].accepted_at < forgetful[key.channel]["forgotten_at"]
+    ]
+    if not late:
+        return set()
+    channels = [forgetful[key.channel] for key in late]
+    places = [
+        (channel["id"], key.item, key.facet, channel["floor"])
+        for key, channel in zip(late, channels, strict=True)
+    ]
+    standing = await connection.fetch(_STANDING, *_columns(places))
+    return set(late) - {late[row["number"] - 1] for row in standing}
 
 
 async def _upsert(

@@ -181,11 +181,14 @@ with recursive reporting (gateway) as (
         select presence.gateway from feed_presence presence
         where presence.gateway > reporting.gateway order by presence.gateway limit 1
     ) from reporting where reporting.gateway is not null
+), silent as materialized (
+    select gateway from reporting where gateway is not null
+    except all select gateway from feed_gateway
 ), fallen as (
-    select user_id, gateway from feed_presence where gateway = any(array(
-        select gateway from reporting where gateway is not null
-        except all select gateway from feed_gateway
-    )) limit $1 for update skip locked
+    select left_over.* from silent cross join lateral (
+        select user_id, gateway from feed_presence presence
+        where presence.gateway = silent.gateway limit $1 for update skip locked
+    ) as left_over limit $1
 )
 delete from feed_presence gone using fallen
 where gone.user_id = fallen.user_id and gone.gateway = fallen.gateway

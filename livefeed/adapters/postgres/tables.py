@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    CheckConstraint,
     Column,
     DateTime,
     Double,
@@ -23,6 +24,13 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+
+# As `identity.is_id` has it: applications write this table themselves, and one row that no update
+# can be for would refuse the whole audience.
+ARE_IDS = " and ".join(
+    rf"length({column}) between 1 and 128 and {column} !~ '[\u0001-\u001f\u007f-\u009f]'"
+    for column in ("actor", "follower")
+)
 
 feed_epoch = Table(
     "feed_epoch",
@@ -86,6 +94,7 @@ feed_follow = Table(
     Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("ended", DateTime(timezone=True), comment="removals still reach an ended follow"),
     PrimaryKeyConstraint("actor", "follower"),
+    CheckConstraint(ARE_IDS, name="feed_follow_ids"),
     Index("feed_follow_ended", "ended", postgresql_where=text("ended is not null")),
 )
 

@@ -37,6 +37,13 @@ def upgrade() -> None:
             "ended", sa.DateTime(timezone=True), comment="removals still reach an ended follow"
         ),
         sa.PrimaryKeyConstraint("actor", "follower"),
+        # As `identity.is_id` has it: applications write this table themselves.
+        sa.CheckConstraint(
+            r"length(actor) between 1 and 128 and actor !~ '[\u0001-\u001f\u007f-\u009f]'"
+            r" and length(follower) between 1 and 128"
+            r" and follower !~ '[\u0001-\u001f\u007f-\u009f]'",
+            name="feed_follow_ids",
+        ),
     )
     op.create_table(
         "feed_mute",
