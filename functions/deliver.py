@@ -19,6 +19,7 @@ from livefeed.adapters.nats.pull import Message
 from livefeed.adapters.postgres.log import Body, ChannelChange, Flushed, Log
 from livefeed.channel import feed_of, owner_of
 from livefeed.entry import Entry, EntryKey, coalesce
+from livefeed.errors import DeadLetterReason
 from livefeed.limits import FLUSH_BYTES_MAX, FLUSH_ROWS_MAX
 from livefeed.messages import (
     LaneGroup,
@@ -59,6 +60,7 @@ class Deliver:
     """The function; see `function.Function`."""
 
     name = "deliver"
+    failure: Final[DeadLetterReason] = "not_persistable"
     rows_max = ROWS_MAX
     bytes_max = BYTES_MAX
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from livefeed.adapters.nats.pull import Message
-from livefeed.errors import Unavailable, UpdateRefused
+from livefeed.errors import DeadLetterReason, Unavailable, UpdateRefused
 from livefeed.subjects import Lane
 from livefeed.topology import Consumer
 
@@ -36,6 +36,10 @@ class Function(Protocol):
     @property
     def name(self) -> str:
         """What it is called."""
+
+    @property
+    def failure(self) -> DeadLetterReason:
+        """Why a message is put aside that makes this function's code fail."""
 
     @property
     def windows(self) -> Mapping[Lane, float]:

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection, DirectSubscription, Handler
@@ -26,7 +26,7 @@ from livefeed.breaker import Breaker
 from livefeed.errors import Unavailable
 from livefeed.limits import PARTITIONS, RETAIN_IDLE_SECONDS, WORKER_SETTLE_SECONDS
 from livefeed.scaling import start_delay_seconds, workers_wanted
-from livefeed.subjects import BULK, LANES, URGENT, Lane
+from livefeed.subjects import LANES, PLACES, Lane
 from livefeed.topology import LANE_STREAM, UPDATES, deliver_consumer, prioritize_consumer
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ SUCCESSOR_LEAD_SECONDS: Final = 2.0
 """How long before a worker's end its successor is started."""
 CRASHED_WITHIN_SECONDS: Final = 5.0
 """A worker that ends badly this soon counts as one more crash in a row."""
+DATABASE_SECONDS_MAX: Final = 0.5
+"""How long a look waits for Postgres; a later answer makes the pool look again."""
+OVERDUE_SECONDS: Final = WORKER_SETTLE_SECONDS + 5.0
+"""How long after its end a worker may still run."""
 STREAMS: Final = {"prioritize": UPDATES, "deliver": LANE_STREAM}
 """The stream whose lag calls for a function's workers."""
 CONSUMERS: Final = {
@@ -50,9 +54,6 @@ CONSUMERS: Final = {
     for lane in LANES
 }
 """By stream and lane: who reads it."""
-PLACES: Final = (URGENT, BULK)
-"""Lanes that share workers. High has processes of its own: what a flush of the others does to a
-process's loop, to its memory and to its CPU is none of its business."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,16 @@ class Upkeep:
         self._handled = None
 
 
+class Quiet(NamedTuple):
+    """A stream in which nothing waits."""
+
+    last: int
+    """Its last sequence then."""
+    since: float
+    believed: bool
+    """Whether it was looked at twice."""
+
+
 @dataclass(slots=True)
 class Team:
     """The workers of one function that serve the same lanes."""
@@ -105,6 +116,8 @@ class Team:
     lanes: tuple[Lane, ...] = ()
     hinted: bool = False
     """Whether something told that there is work."""
+    lost: int = 0
+    """Workers that ended badly and were not replaced yet."""
     started: dict[int, tuple[Child, float]] = field(default_factory=dict)
     """By pid: the process, and when it was started."""
     succeeded: set[int] = field(default_factory=set)
@@ -138,13 +151,14 @@ class Pool:
         self._breaker = Breaker()
         self._teams = [Team(function, lanes) for lanes in PLACES for function in STREAMS]
         self._retain = Team("retain")
-        self._nothing_until: dict[str, int] = {}
-        """By stream: its last sequence when nothing waited in it, while nothing does."""
+        self._quiet: dict[str, Quiet] = {}
+        """By stream, while nothing waits in it."""
         self._upkeep = Upkeep(policy.retain_seconds, time.monotonic())
         self._changed = asyncio.Event()
         self._leaving = False
         self._hints: dict[tuple[Lane, ...], list[DirectSubscription]] = {}
         self._watchers: set[asyncio.Task[None]] = set()
+        self._probe: asyncio.Task[bool] | None = None
 
     def leave(self) -> None:
         """Stop starting workers, have those that run settle, return from `run`."""
@@ -170,18 +184,22 @@ class Pool:
         """Start what is wanted now."""
         lags = await self._lags()
         for team in self._teams:
-            wanted = self._wanted(team, lags)
             now = time.monotonic()
+            self._end_overdue(team, now)
             self._start_successors(team, now)
-            if len(team.started) >= wanted or now < team.not_before:
-                continue
-            # Asked only when it matters: an idle stack asks nobody.
-            if team.function == "deliver" and not await self._database_is_there():
-                continue
-            while len(team.started) < wanted:
-                self._start(team)
+            missing = self._wanted(team, lags) - len(team.started)
+            if missing <= 0:
+                team.hinted, team.lost = False, 0
+            elif now >= team.not_before and await self._may_start(team):
+                team.hinted, team.lost = False, 0
+                for _ in range(missing):
+                    self._start(team)
         if not self._retain.started and self._upkeep.due(time.monotonic()):
             await self._retain_if_wanted()
+
+    async def _may_start(self, team: Team) -> bool:
+        # Asked only when it matters: an idle stack asks nobody.
+        return team.function != "deliver" or await self._database_is_there()
 
     async def _retain_if_wanted(self) -> None:
         try:
@@ -193,11 +211,11 @@ class Pool:
             self._start(self._retain)
 
     def _wanted(self, team: Team, lags: Mapping[str, Mapping[Lane, int]]) -> int:
-        hinted, team.hinted = team.hinted, False
-        running = len(team.started)
+        running, most = len(team.started), self._policy.processes_max
         lag = sum(lags.get(STREAMS[team.function], {}).get(lane, 0) for lane in team.lanes)
-        wanted = workers_wanted(lag=lag, running=running, processes_max=self._policy.processes_max)
-        return max(wanted, 1) if hinted else wanted
+        wanted = workers_wanted(lag=lag, running=running, processes_max=most)
+        # What ended badly had work, or it would have left by itself.
+        return max(wanted, int(team.hinted), min(most, running + team.lost))
 
     async def _lags(self) -> dict[str, Mapping[Lane, int]]:
         """Messages that wait, by stream and lane; a stream that does not answer is left out."""
@@ -213,27 +231,48 @@ class Pool:
         """Messages that wait in a stream, by lane.
 
         Where none was pending or in anybody's hands, none is until another one is stored: while
-        nothing happens only the stream is asked, not its 48 consumers.
+        nothing happens only the stream is asked, not its 48 consumers. It is believed when it was
+        so twice, for a consumer hears of a message a moment after its stream counts it.
         """
-        last = await last_sequence(self._connection, stream)
-        if last == self._nothing_until.get(stream):
+        last, now = await last_sequence(self._connection, stream), time.monotonic()
+        quiet = self._quiet.get(stream)
+        if quiet is not None and quiet.believed and quiet.last == last:
             return {}
         waiting = await consumer_lag(self._connection, stream)
-        lag = {
-            lane: sum(waiting.get(name, 0) for name in CONSUMERS[stream, lane]) for lane in LANES
-        }
-        self._nothing_until.pop(stream, None)
-        if not any(lag.values()):
-            self._nothing_until[stream] = last
+        try:
+            lag = {lane: sum(waiting[name] for name in CONSUMERS[stream, lane]) for lane in LANES}
+        except KeyError as missing:
+            raise Unavailable("nats", f"{stream} has no consumer {missing}") from missing
+        if any(lag.values()):
+            self._quiet.pop(stream, None)
+        elif quiet is None or quiet.last != last:
+            self._quiet[stream] = Quiet(last, now, believed=False)
+        else:
+            believed = now - quiet.since >= LOOK_SECONDS
+            self._quiet[stream] = quiet._replace(believed=believed)
         return lag
 
     def _start(self, team: Team) -> None:
-        worker = self._start_worker(team.function, team.lanes)
+        try:
+            worker = self._start_worker(team.function, team.lanes)
+        except OSError as error:
+            # No memory, or too many processes: later there may be room.
+            team.not_before = time.monotonic() + LOOK_SECONDS
+            team.hinted = True
+            logger.warning("pool: %s cannot be started: %s", team.function, error)
+            return
         team.started[worker.pid] = (worker, time.monotonic())
         logger.info("pool: started %s %s, pid %d", team.function, ",".join(team.lanes), worker.pid)
         watcher = asyncio.create_task(self._watch(team, worker), name=f"watch-{worker.pid}")
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
+
+    def _end_overdue(self, team: Team, now: float) -> None:
+        """A worker leaves by itself at its end; one that does not is stuck in somebody's code."""
+        for worker, started_at in list(team.started.values()):
+            if now - started_at > self._policy.life_seconds + OVERDUE_SECONDS:
+                logger.warning("pool: %s, pid %d, does not leave", team.function, worker.pid)
+                worker.kill()
 
     def _start_successors(self, team: Team, now: float) -> None:
         if self._leaving:
@@ -254,44 +293,57 @@ class Pool:
         else:
             quick = now - started_at < CRASHED_WITHIN_SECONDS
             team.crashes = team.crashes + 1 if quick else 1
-            team.not_before = now + start_delay_seconds(team.crashes)
+            killed = code == -signal.SIGKILL
+            team.not_before = now + start_delay_seconds(team.crashes, killed=killed)
             logger.warning("pool: %s, pid %d, ended with %d", team.function, worker.pid, code)
             if team is self._retain:
                 self._upkeep.failed()
                 return
-            # It had work, or it would have left by itself: the next one is wanted now.
-            team.hinted = True
+            team.lost += 1
         self._changed.set()
 
     async def _database_is_there(self) -> bool:
-        now = time.monotonic()
-        if not self._breaker.allows(now):
+        if self._probe is None and not self._breaker.allows(time.monotonic()):
             return False
         delivering = any(team.started for team in self._teams if team.function == "deliver")
         if self._breaker.state == "closed" and delivering:
             # Its workers know best, and they hold on by themselves.
             return True
+        # One that takes long to answer must not keep the pool from all else.
+        probe = self._probe or asyncio.create_task(self._ask_database(), name="database")
+        self._probe = probe
+        await asyncio.wait([probe], timeout=DATABASE_SECONDS_MAX)
+        return probe.done() and probe.result()
+
+    async def _ask_database(self) -> bool:
         try:
             await self._database_answers()
         except Unavailable as error:
             self._breaker.failed(time.monotonic(), jitter=random.random())
             logger.debug("pool: %s", error)
             return False
-        self._breaker.succeeded()
-        return True
+        else:
+            self._breaker.succeeded()
+            return True
+        finally:
+            self._probe = None
+            self._changed.set()
 
     def _listen_when_asleep(self) -> None:
         """While lanes miss a worker, the next of their updates that passes by is the hint."""
-        now = time.monotonic()
         for lanes in PLACES:
             missing = [team for team in self._teams if team.lanes == lanes and not team.started]
-            # One that may not be started yet needs no hint: it is looked at when it may.
-            if lanes not in self._hints and any(team.not_before <= now for team in missing):
+            # One that may not be started yet needs no hint: it is looked at each second.
+            if lanes not in self._hints and any(map(self._is_startable, missing)):
                 self._hints[lanes] = [
                     self._connection.subscribe_direct(subject, self._hint_for(lanes))
                     for lane in lanes
                     for subject in subjects.updates_filters(lane)
                 ]
+
+    def _is_startable(self, team: Team) -> bool:
+        there = team.function != "deliver" or self._breaker.state == "closed"
+        return there and team.not_before <= time.monotonic()
 
     def _hint_for(self, lanes: tuple[Lane, ...]) -> Handler:
         def passed_by(_subject: bytes, _reply: bytes, _headers: bytes, _payload: bytes) -> None:
@@ -319,10 +371,14 @@ class Pool:
         now = time.monotonic()
         waits = [team.not_before - now for team in self._teams if team.not_before > now]
         working = any(team.started for team in self._teams)
-        asleep = not working and len(self._nothing_until) == len(STREAMS)
+        asleep = not working and all(
+            stream in self._quiet and self._quiet[stream].believed for stream in STREAMS.values()
+        )
         return min([ASLEEP_SECONDS if asleep else LOOK_SECONDS, *waits])
 
     async def _stop_all(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
         teams = [*self._teams, self._retain]
         children = [child for team in teams for child, _ in team.started.values()]
         stops = [(signal.SIGTERM, WORKER_SETTLE_SECONDS + 1)]

@@ -19,9 +19,10 @@ from functions.lane_plan import Page, guarded, plan
 from functions.reading import Reading
 from livefeed.adapters.nats.publish import Publisher, StreamRefused
 from livefeed.adapters.nats.pull import Message
-from livefeed.errors import Unavailable, UpdateRefused
+from livefeed.context import followers_page_max
+from livefeed.errors import DeadLetterReason, Unavailable, UpdateRefused
 from livefeed.limits import (
-    FOLLOWERS_PAGE_MAX,
+    FOLLOWERS_ROWS_MAX,
     MIB,
     RESOLVE_DELIVERIES_MAX,
     RESOLVED_AT_ONCE,
@@ -33,7 +34,7 @@ from livefeed.update import Followers
 
 logger = logging.getLogger(__name__)
 
-ROWS_MAX: Final = 20_000
+ROWS_MAX: Final = FOLLOWERS_ROWS_MAX
 """Recipients × items that are published together."""
 BYTES_MAX: Final = 2 * MIB
 """Payloads that are in memory at once; an update may be in a message of each partition."""
@@ -68,6 +69,7 @@ class Prioritize:
     """
 
     name = "prioritize"
+    failure: Final[DeadLetterReason] = "invalid_update"
     windows: Final[Mapping[Lane, float]] = {"high": 0.0, "medium": 0.0, "low": 0.0}
     rows_max = ROWS_MAX
     bytes_max = BYTES_MAX
@@ -137,7 +139,7 @@ class Prioritize:
         """
         reading = _reading(work)
         assert isinstance(reading.audience, Followers)  # whoever calls this has looked
-        limit = max(1, min(FOLLOWERS_PAGE_MAX, ROWS_MAX // len(reading.updates)))
+        limit = followers_page_max(len(reading.updates))
         # One more than the page holds: so it is known whether there are more.
         page = AudiencePage(
             actor=reading.audience.actor,

@@ -44,17 +44,21 @@ class Pulls:
         self._clock = clock
         self._once = once
         self._pulls: dict[Consumer, tuple[Connection, Pull]] = {}
+        self._stops: set[asyncio.Task[None]] = set()
 
     @property
     def exhausted(self) -> bool:
         """Whether the server has said of each of them that there is no more."""
         return all(pull.exhausted for _, pull in self._pulls.values())
 
-    async def serve(self, sources: Iterable[tuple[Lane, Consumer]]) -> None:
-        """Pull these consumers and no others."""
+    def serve(self, sources: Iterable[tuple[Lane, Consumer]]) -> None:
+        """Pull these consumers and no others; what comes of a former one is still given on."""
         wanted = {consumer: lane for lane, consumer in sources}
         lost = [consumer for consumer in self._pulls if consumer not in wanted]
-        await asyncio.gather(*(self._pulls.pop(consumer)[1].stop() for consumer in lost))
+        for consumer in lost:
+            stop = asyncio.create_task(self._pulls.pop(consumer)[1].stop(), name="stop-pull")
+            self._stops.add(stop)
+            stop.add_done_callback(self._stops.discard)
         for consumer, lane in wanted.items():
             if consumer not in self._pulls:
                 pull = self._pull(lane, consumer)
@@ -80,7 +84,8 @@ class Pulls:
 
     async def stop(self) -> None:
         """Take no more."""
-        await self.serve([])
+        self.serve([])
+        await asyncio.gather(*self._stops, return_exceptions=True)
 
     def _pull(self, lane: Lane, consumer: Consumer) -> Pull:
         return Pull(

@@ -7,14 +7,9 @@ long as medium when there is more than the worker can do.
 
 from __future__ import annotations
 
-from typing import Final
-
 from functions.intake import Intake
 from livefeed.breaker import Breaker
-from livefeed.subjects import BULK, URGENT, Lane
-
-PLACES: Final = (URGENT, BULK)
-"""Lanes of one place are handled one after the other, those of two at the same time."""
+from livefeed.subjects import PLACES, Lane
 
 
 class Schedule:

@@ -38,6 +38,7 @@ from livefeed.errors import (
 )
 from livefeed.limits import (
     DELIVERIES_MAX,
+    ISOLATE_DELIVERIES,
     MIB,
     WORKER_SETTLE_SECONDS,
 )
@@ -47,6 +48,10 @@ from livefeed.topology import Consumer
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.25
+CANCEL_SECONDS_MAX: Final = 0.5
+MEMORY_GRACE_SECONDS: Final = 5.0
+"""A worker does something before it leaves for its memory, or a cap that is too low would only
+start others."""
 DEAD_LETTERS: Final = "dead letters"
 """The task that puts messages aside, beside those named after lanes."""
 
@@ -123,6 +128,7 @@ class Worker:
             await self._drain()
         finally:
             alive.cancel()
+            self._settling.give_back_all()
             await self._cancel()
         self._summarise()
         return self.summary
@@ -186,7 +192,7 @@ class Worker:
         """Everything that is done a few times a second, whatever the load."""
         self._ticked_at = now
         self._peers.announce(now)
-        await self._pulls.serve(self._sources(now))
+        self._pulls.serve(self._sources(now))
         self._pulls.ask()
         self._consider_leaving(now)
 
@@ -234,7 +240,15 @@ class Worker:
             return
         except UpdateRefused as refused:
             self._breaker.succeeded()
-            await self._bisect(taken, lane, refused)
+            if len(taken) == 1:
+                self._settling.refuse(works[0].message, refused)
+            else:
+                await self._bisect(taken, lane)
+            return
+        except Exception:
+            logger.exception("%s failed in a way that nobody thought of", self.id)
+            self._breaker.succeeded()
+            await self._suspect(taken, lane)
             return
         except BaseException:
             # Told to stop in the middle: they are still ours to hand over.
@@ -273,14 +287,27 @@ class Worker:
         self.summary.retried += len(taken)
         logger.warning("%s holds %d messages: %s", self.id, len(self._intake), error)
 
-    async def _bisect(self, taken: list[Held], lane: Lane, refused: UpdateRefused) -> None:
-        """One of them can never be handled: halve until it is alone."""
-        if len(taken) == 1:
-            self._settling.refuse(taken[0].work.message, refused)
+    async def _suspect(self, taken: list[Held], lane: Lane) -> None:
+        """One of them makes the code fail: it comes again, and in the end is put aside."""
+        if len(taken) > 1:
+            await self._bisect(taken, lane)
             return
+        message = taken[0].work.message
+        if message.deliveries < ISOLATE_DELIVERIES:
+            self.summary.retried += 1
+            self._settling.delay(message)
+            return
+        detail = "it makes its worker fail each time; the worker's log says how"
+        self._settling.refuse(message, UpdateRefused(self._function.failure, detail))
+
+    async def _bisect(self, taken: list[Held], lane: Lane) -> None:
+        """Do halves of what cannot be done together."""
         half = len(taken) // 2
         await self._handle(taken[:half], lane)
-        await self._handle(taken[half:], lane)
+        if self._breaker.state == "closed":
+            await self._handle(taken[half:], lane)
+        else:
+            self._intake.lanes[lane].put_back(taken[half:])
 
     def _consider_leaving(self, now: float) -> None:
         empty = not self._intake and not self._settling.refused and not self._tasks
@@ -291,13 +318,15 @@ class Worker:
             self.leave("end of life")
         elif empty and (once or now - self._active_at >= self._policy.idle_seconds):
             self.leave("idle")
+        elif now - self._started_at < MEMORY_GRACE_SECONDS:
+            return
         elif _memory_bytes() > self._policy.memory_bytes_max:
             self.leave("memory")
 
     async def _drain(self) -> None:
         """Hand over: nobody waits for what this worker has in hand."""
         try:
-            async with asyncio.timeout(WORKER_SETTLE_SECONDS - 1):
+            async with asyncio.timeout(WORKER_SETTLE_SECONDS - 2):
                 self._peers.announce_leaving()
                 await self._pulls.stop()
                 while self._tasks or self._has_more():
@@ -308,8 +337,6 @@ class Worker:
                     self._reap()
         except TimeoutError:
             logger.warning("%s: not everything could be settled in time", self.id)
-            await self._cancel()
-        self._settling.give_back_all()
 
     def _has_more(self) -> bool:
         handled = bool(self._intake) and self._breaker.state == "closed"
@@ -318,7 +345,9 @@ class Worker:
     async def _cancel(self) -> None:
         for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._tasks:
+            # A call whose database does not answer may take long to notice.
+            await asyncio.wait(self._tasks.values(), timeout=CANCEL_SECONDS_MAX)
 
     def _summarise(self) -> None:
         self.summary.reason = self._leave_reason or ""

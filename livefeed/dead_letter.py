@@ -13,7 +13,7 @@ import msgspec
 
 from livefeed import headers, subjects
 from livefeed.errors import Refused
-from livefeed.identity import is_update_id
+from livefeed.identity import bytes_digest, is_update_id
 from livefeed.messages import decode_lane_message
 from livefeed.update import parse_update
 
@@ -105,7 +105,11 @@ def replayed(letter: DeadLetter, mended: bytes | None, *, now_microseconds: int)
     else:
         decode_lane_message(payload)
     told = headers.kept(letter.headers.get, stored_at=letter.stored_at)
-    return subject, payload, {headers.MESSAGE_ID: f"dlq:{letter.sequence}", **told}
+    message_id = f"dlq:{letter.sequence}"
+    if mended is not None:
+        # Mended another way it is another message.
+        message_id += f":{bytes_digest(mended)}"
+    return subject, payload, {headers.MESSAGE_ID: message_id, **told}
 
 
 def _strange(letter: DeadLetter) -> str:

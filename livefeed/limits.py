@@ -127,6 +127,8 @@ CONTEXTS_MAX: Final = 100_000
 """Recipients that a worker remembers."""
 FOLLOWERS_PAGE_MAX: Final = 5_000
 """Followers of an actor that one message is expanded to; a continuation does the rest."""
+FOLLOWERS_ROWS_MAX: Final = 20_000
+"""Followers × items that one message is expanded to."""
 FOLLOW_ENDED_SECONDS_MAX: Final = 60 * 86_400
 """How long an ended follow is kept, for the removals of what it brought. Twice the log's age: what
 is published again is as young as that."""

@@ -11,6 +11,7 @@ LAG_PER_WORKER: Final = 2_000
 """Messages of lag that call for one more worker."""
 CRASH_DELAYS_SECONDS: Final = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """How long to wait before another start, by crashes in a row."""
+KILLED_DELAY_SECONDS_MAX: Final = 0.5
 
 
 def workers_wanted(*, lag: int, running: int, processes_max: int) -> int:
@@ -26,6 +27,12 @@ def workers_wanted(*, lag: int, running: int, processes_max: int) -> int:
     return min(processes_max, max(running, 1 + lag // LAG_PER_WORKER))
 
 
-def start_delay_seconds(crashes: int) -> float:
-    """How long to wait before the next start, after so many crashes in a row."""
-    return CRASH_DELAYS_SECONDS[min(crashes, len(CRASH_DELAYS_SECONDS) - 1)]
+def start_delay_seconds(crashes: int, *, killed: bool = False) -> float:
+    """How long to wait before the next start, after so many crashes in a row.
+
+    Args:
+        crashes: Of workers that ended badly soon after their start.
+        killed: Whether somebody killed it: that says nothing of the worker.
+    """
+    delay = CRASH_DELAYS_SECONDS[min(crashes, len(CRASH_DELAYS_SECONDS) - 1)]
+    return min(delay, KILLED_DELAY_SECONDS_MAX) if killed else delay

@@ -15,7 +15,9 @@ Lane = Literal["high", "medium", "low"]
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 URGENT: Final[tuple[Lane, ...]] = ("high",)
 BULK: Final[tuple[Lane, ...]] = ("medium", "low")
-"""What shares a worker's place, and in a pool a process: high never waits for the others."""
+PLACES: Final = (URGENT, BULK)
+"""Lanes that share a place in a worker, and in a pool processes: what a flush of medium or low does
+to a process's loop, to its memory and to its CPU is none of high's business."""
 
 UPDATES_PREFIX: Final = "feed.updates."
 LANES_PREFIX: Final = "feed.lanes."

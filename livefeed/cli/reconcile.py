@@ -69,8 +69,16 @@ class _Command:
             # In this order: what was handled by now is in the log, or a dead letter, by then.
             handled = await settled(connection, wait_seconds=wait, clock=time.monotonic)
             letters = await index_letters(connection, since=since)
-            last = (await held_by(connection, UPDATES)).last
+            held = await held_by(connection, UPDATES)
+            last = held.last
             first = await first_since(connection, UPDATES, since) or last + 1
+            if 1 < held.first == first:
+                # Which may be all that was missing: it must not look like a clean answer.
+                click.echo(
+                    f"livefeed: {UPDATES} begins at sequence {first}; what was purged before it "
+                    "cannot be compared",
+                    err=True,
+                )
             with self._bar(last - first + 1) as bar:
                 done = Reconciler(
                     connection,

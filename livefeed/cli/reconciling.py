@@ -15,8 +15,9 @@ from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.stored import Stored, read_stream
 from livefeed.adapters.postgres.places import read_expected_followers, read_places
 from livefeed.adapters.postgres.pool import Pool
+from livefeed.context import followers_page_max
 from livefeed.errors import UpdateRefused
-from livefeed.limits import FOLLOWERS_PAGE_MAX, RECONCILED_PLACES_MAX
+from livefeed.limits import RECONCILED_PLACES_MAX
 from livefeed.reconcile import (
     Followers,
     Handled,
@@ -136,14 +137,15 @@ class Reconciler:
         audience = published.audience
         if not isinstance(audience, Followers):
             return audience
+        limit = followers_page_max(len(published.items))
         if self._resolver is not None:
             actor, after, removal = audience.actor, audience.after, audience.ended
             accepted_at = published.accepted_at
-            page = AudiencePage(actor, after, FOLLOWERS_PAGE_MAX, removal, accepted_at)
+            page = AudiencePage(actor, after, limit, removal, accepted_at)
             users = await resolve(self._resolver, page)
         else:
             users = await read_expected_followers(
-                self._pool, audience, accepted_at=published.accepted_at
+                self._pool, audience, accepted_at=published.accepted_at, limit=limit
             )
         return [published.channel_of(user) for user in users]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import click
 
@@ -36,7 +37,7 @@ from livefeed.cli.running import (
 )
 from livefeed.priority import LaneFunction
 from livefeed.settings import Settings
-from livefeed.subjects import LANES, Lane
+from livefeed.subjects import LANES, PLACES, Lane
 
 BULK_NICENESS = 10
 """By how much a worker gives way that serves no urgent lane."""
@@ -101,7 +102,7 @@ async def _work(settings: Settings, name: str, lanes: list[Lane], *, once: bool)
     )
     async with (
         nats_connection(settings, f"livefeed-{name}") as connection,
-        nats_connection(settings, f"livefeed-{name}-bulk") as bulk,
+        _bulk_connection(settings, name, lanes) as bulk,
         primary_pool(settings, f"livefeed-{name}") as pool,
     ):
         publisher = Publisher(connection)
@@ -113,6 +114,18 @@ async def _work(settings: Settings, name: str, lanes: list[Lane], *, once: bool)
             return await worker.run()
         finally:
             leaving.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _bulk_connection(
+    settings: Settings, name: str, lanes: list[Lane]
+) -> AsyncIterator[Connection | None]:
+    """A connection for medium and low beside high; where only the one is served, it has its own."""
+    if any(not set(lanes) & set(place) for place in PLACES):
+        yield None
+        return
+    async with nats_connection(settings, f"livefeed-{name}-bulk") as connection:
+        yield connection
 
 
 async def _leave(asked: asyncio.Event, leave: Callable[[], None]) -> None:

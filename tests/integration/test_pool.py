@@ -217,10 +217,12 @@ async def test_a_worker_above_its_memory_is_replaced(stack: Stack) -> None:
     reader = stack.follow("alice")
     await reader.caught_up()
     text = "x" * 50_000
-    for number in range(4):
+    # For longer than the few seconds in which a worker does something whatever its memory.
+    for number in range(16):
         content = [{"id": f"p{number}-{item}", "text": text} for item in range(9)]
         await stack.publish([update(content=content) for _ in range(20)], "high")
-    await until(lambda: len(reader.ids("home")) == 36, seconds=20, what="everything arrived")
+        await asyncio.sleep(0.5)
+    await until(lambda: len(reader.ids("home")) == 144, seconds=20, what="everything arrived")
     await stack.settled()
     assert '"reason":"memory"' in pool.output()
 

@@ -6,15 +6,15 @@ import time
 from collections.abc import Sequence
 
 import asyncpg
-import pytest
 
-from functions.function import Work
+from functions.function import Undone, Work
 from functions.life import WorkerPolicy
 from functions.worker import Worker
 from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.pull import Message
+from livefeed.errors import DeadLetterReason
 from livefeed.subjects import Lane
 from livefeed.topology import UPDATES, Consumer, prioritize_consumer
 from tests.servers import Stack, until, update
@@ -24,6 +24,7 @@ class Slow:
     """A function whose calls take longer than the server waits for an acknowledgement."""
 
     name = "slow"
+    failure: DeadLetterReason = "invalid_update"
     windows: dict[Lane, float] = {"high": 0.0, "medium": 0.0, "low": 0.0}  # noqa: RUF012
     rows_max = bytes_max = 1_000_000
 
@@ -37,9 +38,10 @@ class Slow:
     def read(self, message: Message) -> Work:
         return Work(message, None, 1, time.time_ns() // 1000)
 
-    async def handle(self, works: Sequence[Work]) -> None:
+    async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
         self.handled += [work.message.sequence for work in works]
         await asyncio.sleep(self.seconds)
+        return ()
 
 
 async def test_a_message_is_handled_once_however_long_it_takes(nats: str) -> None:
@@ -63,10 +65,11 @@ class Lanes(Slow):
         lanes: list[Lane] = ["high", "low"]
         return [(lane, prioritize_consumer(lane)) for lane in lanes]
 
-    async def handle(self, works: Sequence[Work]) -> None:
+    async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
         if works[0].message.subject.startswith("feed.updates.low"):
             await asyncio.sleep(self.seconds)
         self.handled += [work.message.sequence for work in works]
+        return ()
 
 
 async def test_high_does_not_wait_for_a_call_of_another_lane(nats: str) -> None:
@@ -109,21 +112,30 @@ async def test_a_call_that_runs_is_finished_before_a_worker_leaves(nats: str) ->
     assert lag["prioritize-low"] == 600 - summary.handled
 
 
-async def test_an_error_that_nobody_thought_of_ends_the_worker(nats: str) -> None:
-    """It is not swallowed: the worker ends with it, and another one is started."""
+async def test_an_error_that_nobody_thought_of_is_found_out_alone(nats: str) -> None:
+    """Its message comes again, by itself in the end, and is put aside; others are handled."""
 
     class Broken(Slow):
-        async def handle(self, works: Sequence[Work]) -> None:
-            raise LookupError("nobody thought of it")
+        async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
+            if any(work.message.payload == b"bad" for work in works):
+                raise LookupError("nobody thought of it")
+            return await super().handle(works)
 
     connection = await connect([nats], name="tests")
     publisher = Publisher(connection)
     publisher.start()
-    await publisher.publish("feed.updates.high.t", b"x")
-    policy = WorkerPolicy(idle_seconds=9, life_seconds=60)
-    with pytest.raises(LookupError):
-        await Worker(Broken(0), connection, publisher, policy).run()
+    for payload in (b"x", b"bad", b"x"):
+        await publisher.publish("feed.updates.high.t", payload)
+    policy = WorkerPolicy(idle_seconds=30, life_seconds=60)
+    worker = Worker(Broken(0), connection, publisher, policy)
+    running = asyncio.create_task(worker.run())
+    await until(lambda: worker.summary.dead_lettered == 1, seconds=40, what="it is put aside")
+    worker.leave("signal")
+    summary = await running
+    letter = await connection.jetstream().get_msg("FEED_DLQ", seq=1)
     await close(connection)
+    assert letter.data == b"bad"
+    assert summary.handled == 2
 
 
 async def test_a_worker_above_its_memory_leaves(nats: str) -> None:

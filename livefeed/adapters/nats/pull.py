@@ -7,6 +7,7 @@ moment it is used up.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +15,8 @@ import msgspec
 
 from livefeed.adapters.nats.connection import Connection, DirectSubscription, decode_headers
 from livefeed.topology import Consumer
+
+logger = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 10.0
 """How long a request stays with the server; bounds the wait when one is lost there."""
@@ -160,6 +163,8 @@ class Pull:
         # 404 and 408 end a request in peace, and so does 409 when its bytes are used up.
         peaceful = "MaxBytes" in text or "Batch Completed" in text
         if status == b"503" or (status == b"409" and not peaceful):
+            if self.fault is None:
+                logger.warning("%s: the server says %s", self._subject, text)
             self.fault = text
             # Asking again at once would spin; the caller's next look asks.
             self._outstanding = 1
