@@ -337,6 +337,8 @@ async def test_a_reader_among_writers_ends_equal_to_the_log(pool: Pool) -> None:
                 await asyncio.gather(*(client.catch_up(pool) for client in clients))
         for client in clients:
             await client.catch_up(pool)
+            # What a writer had locked is left below its floor until `retain` comes by again.
+            await raise_floor(pool, client.channel, 0)
             assert client.shown() == shown(await stored(pool, client.channel, 0))
 
 
@@ -429,6 +431,22 @@ async def test_what_is_left_below_a_floor_does_not_count(log: Log, pool: Pool) -
     (changed,) = (await log.persist(*flush_of([late]))).changes
     assert (changed.placed, changed.head) == ([], 1)
     assert await stored(pool, HOME, 1) == []
+
+
+async def test_what_a_writer_holds_is_deleted_later(log: Log, pool: Pool) -> None:
+    """A row that is locked while its floor rises is in no page at once, and deleted the next time.
+
+    A flush locks all that it tells again, also what it then does not change.
+    """
+    await log.persist(*flush_of([change(item="p1"), change(item="p2", timestamp=1)]))
+    async with pool.connection() as writer, writer.transaction():
+        await writer.execute("select from feed_entry where seq = 1 for update")
+        assert await raise_floor(pool, HOME, 1) == 1
+        assert [update.seq for update in await stored(pool, HOME, 0)] == [1, 2]
+        (page,) = await follow(pool, HOME, 0)
+        assert [update.seq for update in page.updates] == [2]
+    assert await raise_floor(pool, HOME, 0) == 1
+    assert [update.seq for update in await stored(pool, HOME, 0)] == [2]
 
 
 async def test_what_was_forgotten_is_never_forgotten_less(log: Log, pool: Pool) -> None:

@@ -119,8 +119,8 @@ from wanted where channel.id = wanted.id
 returning channel.id
 """
 
-# Not under the channel's lock: nobody reads at or below a floor. A row that a writer holds is about
-# to move above it.
+# Not under the channel's lock: nobody reads at or below a floor. A row that a writer holds moves
+# above it, or stays as it is when nothing was newer: then it is a leftover of the next step.
 _DELETE_ENTRIES = """
 with fallen as (
     select entry.channel_id, entry.item, entry.facet
