@@ -45,6 +45,12 @@ OVERDUE_SECONDS: Final = WORKER_SETTLE_SECONDS + 5.0
 """How long after its end a worker may still run."""
 STREAMS: Final = {"prioritize": UPDATES, "deliver": LANE_STREAM}
 """The stream whose lag calls for a function's workers."""
+HINTS: Final[dict[str, Callable[[Lane], list[str]]]] = {
+    "prioritize": subjects.updates_filters,
+    # Both from cold, and what the lane table moved here, such as a removal.
+    "deliver": lambda lane: [*subjects.updates_filters(lane), subjects.lanes_filter(lane)],
+}
+"""What passes by when there is work for a function in a lane."""
 CONSUMERS: Final = {
     (UPDATES, lane): frozenset({prioritize_consumer(lane).name}) for lane in LANES
 } | {
@@ -116,6 +122,8 @@ class Team:
     lanes: tuple[Lane, ...] = ()
     hinted: bool = False
     """Whether something told that there is work."""
+    hints: list[DirectSubscription] = field(default_factory=list)
+    """What is listened to while it has no worker."""
     lost: int = 0
     """Workers that ended badly and were not replaced yet."""
     started: dict[int, tuple[Child, float]] = field(default_factory=dict)
@@ -156,7 +164,6 @@ class Pool:
         self._upkeep = Upkeep(policy.retain_seconds, time.monotonic())
         self._changed = asyncio.Event()
         self._leaving = False
-        self._hints: dict[tuple[Lane, ...], list[DirectSubscription]] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[bool] | None = None
 
@@ -330,37 +337,34 @@ class Pool:
             self._changed.set()
 
     def _listen_when_asleep(self) -> None:
-        """While lanes miss a worker, the next of their updates that passes by is the hint."""
-        for lanes in PLACES:
-            missing = [team for team in self._teams if team.lanes == lanes and not team.started]
+        """While a team has no worker, the next message for it that passes by is the hint."""
+        for team in self._teams:
             # One that may not be started yet needs no hint: it is looked at each second.
-            if lanes not in self._hints and any(map(self._is_startable, missing)):
-                self._hints[lanes] = [
-                    self._connection.subscribe_direct(subject, self._hint_for(lanes))
-                    for lane in lanes
-                    for subject in subjects.updates_filters(lane)
+            if not (team.started or team.hints) and self._is_startable(team):
+                team.hints = [
+                    self._connection.subscribe_direct(subject, self._hint_for(team))
+                    for lane in team.lanes
+                    for subject in HINTS[team.function](lane)
                 ]
 
     def _is_startable(self, team: Team) -> bool:
         there = team.function != "deliver" or self._breaker.state == "closed"
         return there and team.not_before <= time.monotonic()
 
-    def _hint_for(self, lanes: tuple[Lane, ...]) -> Handler:
+    def _hint_for(self, team: Team) -> Handler:
         def passed_by(_subject: bytes, _reply: bytes, _headers: bytes, _payload: bytes) -> None:
-            # One is enough: while workers run, updates do not pass through here.
-            for hint in self._hints.pop(lanes, []):
+            # One is enough: while workers run, messages do not pass through here.
+            hints, team.hints = team.hints, []
+            for hint in hints:
                 self._connection.unsubscribe_now(hint)
-            self._hint(lanes)
+            team.hinted = True
+            self._changed.set()
 
         return passed_by
 
     def _on_wake(self, _subject: bytes, _reply: bytes, _headers: bytes, _payload: bytes) -> None:
-        for lanes in PLACES:
-            self._hint(lanes)
-
-    def _hint(self, lanes: tuple[Lane, ...]) -> None:
         for team in self._teams:
-            team.hinted = team.hinted or team.lanes == lanes
+            team.hinted = True
         self._changed.set()
 
     async def _on_regained(self) -> None:

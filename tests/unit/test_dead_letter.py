@@ -9,6 +9,7 @@ import pytest
 
 from livefeed.dead_letter import DeadLetter, read_letter, replayed, update_id_of
 from livefeed.errors import Refused, UpdateRefused
+from livefeed.identity import bytes_digest
 from livefeed.moment import moment_text, parse_moment
 from livefeed.subjects import is_literal
 
@@ -68,7 +69,7 @@ def test_a_replay_has_its_own_id_and_its_first_time() -> None:
     _, payload, headers = replayed(letter(b"{", **more), mended, now_microseconds=NOW)
     assert payload == mended
     assert headers == {
-        "Nats-Msg-Id": "dlq:7",
+        "Nats-Msg-Id": f"dlq:7:{bytes_digest(mended)}",
         "Livefeed-Accepted-At": "5",
         "traceparent": "t",
         "Livefeed-After": "Ym9i",
