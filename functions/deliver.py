@@ -90,7 +90,7 @@ class Deliver:
         portions, pushed = plan(messages)
         for portion in portions:
             flushed = await self._log.persist(portion.entries, portion.bodies)
-            traces = {ref: body.trace for ref, body in portion.bodies.items()}
+            traces = {ref: body.trace for ref, body in portion.bodies.items() if body.trace}
             for subject, live, context in live_messages(flushed, traces, pushed):
                 headers = {trace.HEADER: context} if context else None
                 self._connection.send(subject, encode_live_message(live), headers=headers)
@@ -208,6 +208,8 @@ def _updates(change: ChannelChange, bodies: Mapping[bytes, bytes]) -> list[Raw] 
 
 
 def _trace(changes: Iterable[ChannelChange], traces: Mapping[bytes, str | None]) -> str | None:
+    if not traces:
+        return None
     placed = chain.from_iterable(change.placed for change in changes)
     refs = (one.entry.order.ref for one in placed)
     return trace.representative(traces.get(ref) for ref in refs)

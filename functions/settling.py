@@ -79,8 +79,7 @@ class Settling:
         """They were handled; the server knows it when this returns, or delivers them again."""
         for message in messages:
             self._in_hand.pop(message.key, None)
-        for message in messages[:-1]:
-            self._connection.send(message.reply, b"+ACK")
+        self._connection.send_each([message.reply for message in messages[:-1]], b"+ACK")
         # Acks of one connection are processed in order: the last one's answer speaks for all.
         try:
             await self._publisher.request(messages[-1].reply, b"+ACK", seconds=2.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from nats.aio.client import Client
@@ -123,6 +123,17 @@ class Connection(Client):
             total = len(block) + len(payload)
             head = f"HPUB {subject} {reply} {len(block)} {total}\r\n".encode() + block
         self._write(head + payload + b"\r\n")
+        return True
+
+    def send_each(self, subjects: Sequence[str], payload: bytes) -> bool:
+        """Publish the same bytes on each subject in one write, at once or not at all."""
+        if not subjects:
+            return True
+        if not self.is_connected or self._pending_data_size > OUTBOUND_BYTES_MAX:
+            self.sends_refused += len(subjects)
+            return False
+        tail = b"  %d\r\n%s\r\n" % (len(payload), payload)
+        self._write(b"".join(b"PUB " + subject.encode() + tail for subject in subjects))
         return True
 
     def _write(self, command: bytes) -> None:

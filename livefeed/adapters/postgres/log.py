@@ -12,7 +12,6 @@ has no place above the floor counts as below it. Decision 0012 says why that los
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -167,7 +166,7 @@ class Log:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._ids: OrderedDict[str, int] = OrderedDict()
+        self._ids: dict[str, int] = {}
 
     async def persist(
         self, entries: Mapping[EntryKey, Entry], bodies: Mapping[bytes, Body]
@@ -207,19 +206,20 @@ class Log:
 
     async def _channel_ids(self, connection: Connection, names: Iterable[str]) -> dict[str, int]:
         known, missing = {}, []
+        if len(self._ids) > CHANNEL_IDS_MAX:
+            # Which of them are used is not worth knowing: they are read again.
+            self._ids.clear()
         for name in names:
-            if name in self._ids:
-                self._ids.move_to_end(name)
-                known[name] = self._ids[name]
-            else:
+            number = self._ids.get(name)
+            if number is None:
                 missing.append(name)
+            else:
+                known[name] = number
         if missing:
             # Sorted: two processes that create the same channels must not wait for each other.
             await connection.execute(_INSERT_CHANNELS, sorted(missing))
             for row in await connection.fetch(_SELECT_CHANNELS, missing):
                 known[row["name"]] = self._ids[row["name"]] = row["id"]
-        while len(self._ids) > CHANNEL_IDS_MAX:
-            self._ids.popitem(last=False)
         return known
 
 
