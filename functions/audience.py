@@ -5,7 +5,6 @@ What cannot be known of a recipient is never in the way of an update; who the re
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -15,7 +14,7 @@ from livefeed.breaker import Breaker
 from livefeed.context import RecipientContext
 from livefeed.errors import LivefeedError, Unavailable, UpdateRefused
 from livefeed.identity import is_id
-from livefeed.limits import CONTEXT_SECONDS, CONTEXTS_MAX, RESOLVE_SECONDS_MAX
+from livefeed.limits import CONTEXT_SECONDS, CONTEXTS_MAX
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +52,7 @@ async def resolve(resolver: AudienceResolver, page: AudiencePage) -> list[str]:
         UpdateRefused: The resolver cannot say, or says what cannot be.
     """
     try:
-        async with asyncio.timeout(RESOLVE_SECONDS_MAX):
-            users = list(await resolver(page))
+        users = list(await resolver(page))
     except LivefeedError:
         raise
     except (OSError, TimeoutError) as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from functions.audience import AudienceResolver
+from functions.audience import AudiencePage, AudienceResolver
 from livefeed.errors import Misconfigured
+from livefeed.limits import RESOLVE_SECONDS_MAX
 from livefeed.settings import Settings
 
 
@@ -19,10 +21,15 @@ def audience_resolver(settings: Settings) -> AudienceResolver | None:
     """
     if settings.audience_resolver is None:
         return None
-    resolver: AudienceResolver = load_function(
-        settings.audience_resolver, "LIVEFEED_AUDIENCE_RESOLVER"
-    )
-    return resolver
+    resolver = load_function(settings.audience_resolver, "LIVEFEED_AUDIENCE_RESOLVER")
+
+    async def bounded(page: AudiencePage) -> Sequence[Any]:
+        # The table of follows has the database's own timeouts; this has none but ours.
+        async with asyncio.timeout(RESOLVE_SECONDS_MAX):
+            users: Sequence[Any] = await resolver(page)
+            return users
+
+    return bounded
 
 
 def load_function(path: str, setting: str) -> Callable[..., Any]:
