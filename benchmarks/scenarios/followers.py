@@ -18,7 +18,7 @@ from livefeed.adapters.nats.connection import close
 from livefeed.adapters.nats.publish import Publisher
 
 NAME: Final = "followers"
-RSS_GOAL: Final = Goal("≤", 128)
+RSS_GOAL: Final = Goal("≤", 256)
 """Of each worker, whatever the audience."""
 ACTOR: Final = "author"
 FEED: Final = "followed"
