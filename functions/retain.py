@@ -144,8 +144,7 @@ class Retain:
                     return
                 began_at = self._clock()
                 self.summary.purged += await purge(self._connection, done, kept_from)
-                # A purge looks at every message up to its floor, and the stream stands meanwhile:
-                # 48 of them in a row would be a stall that high notices.
+                # A purge looks at every message up to its floor, and the stream stands meanwhile.
                 await self._pause(began_at)
         self.summary.dead_letters_full = round(await fill(self._connection, DEAD_LETTERS), 3)
 
