@@ -16,7 +16,15 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from livefeed.adapters.nats.connection import Connection
-from livefeed.adapters.nats.purge import fill, first_younger, handled, purge
+from livefeed.adapters.nats.purge import (
+    Handled,
+    fill,
+    first_unhandled,
+    first_younger,
+    handled,
+    purge_before,
+    purge_behind,
+)
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.retention import Bounds, Retention, only_one
 from livefeed.limits import BODY_COLLECT_SECONDS, RETAIN_BUDGET_SECONDS, STREAM_KEPT_SHARE_MAX
@@ -59,6 +67,8 @@ class Plan:
     first: float
     """Where the walk over the channels begins, 0..1; it goes once around."""
     collects: bool
+    thorough: bool
+    """Whether the streams give up what was handled behind what was not, full or not."""
     trim_seconds_max: float
 
 
@@ -73,10 +83,11 @@ def plan(*, once: bool, every_seconds: float, place: float, chance: float) -> Pl
             a mean.
     """
     if once:
-        return Plan(first=0.0, collects=True, trim_seconds_max=float("inf"))
+        return Plan(first=0.0, collects=True, thorough=True, trim_seconds_max=float("inf"))
     return Plan(
         first=place,
         collects=chance * BODY_COLLECT_SECONDS < every_seconds,
+        thorough=False,
         trim_seconds_max=RETAIN_BUDGET_SECONDS,
     )
 
@@ -121,7 +132,7 @@ class Retain:
         """
         began_at = self._clock()
         # Two at once do no harm here; and a stream must not fill because the database is away.
-        await self._purge()
+        await self._purge(thorough=wanted.thorough)
         async with only_one(self._pool, self._bounds) as retention:
             if retention is None:
                 self.summary.reason = "another retain runs"
@@ -135,18 +146,26 @@ class Retain:
         self.summary.seconds = round(self._clock() - began_at, 3)
         return self.summary
 
-    async def _purge(self) -> None:
+    async def _purge(self, *, thorough: bool) -> None:
         # The lanes first: what is handled there makes room for prioritize.
         for stream, keep_seconds in ((LANE_STREAM, 0.0), (UPDATES, self._keep_seconds)):
             kept_from = await self._kept_from(stream, keep_seconds)
-            for done in await handled(self._connection, stream):
-                if self._leaving.is_set():
-                    return
-                began_at = self._clock()
-                self.summary.purged += await purge(self._connection, done, kept_from)
-                # A purge looks at every message up to its floor, and the stream stands meanwhile.
-                await self._pause(began_at)
+            done = await handled(self._connection, stream)
+            stays = await first_unhandled(self._connection, stream, done)
+            stays = stays if kept_from is None else min(stays, kept_from)
+            self.summary.purged += await purge_before(self._connection, stream, stays)
+            # The stream stands while what lies behind is picked out: only when it needs the room.
+            if thorough or await fill(self._connection, stream) > STREAM_KEPT_SHARE_MAX:
+                await self._purge_behind(done, kept_from)
         self.summary.dead_letters_full = round(await fill(self._connection, DEAD_LETTERS), 3)
+
+    async def _purge_behind(self, done: list[Handled], kept_from: int | None) -> None:
+        for one in done:
+            if self._leaving.is_set():
+                return
+            began_at = self._clock()
+            self.summary.purged += await purge_behind(self._connection, one, kept_from)
+            await self._pause(began_at)
 
     async def _kept_from(self, stream: str, keep_seconds: float) -> int | None:
         if keep_seconds == 0 or await fill(self._connection, stream) > STREAM_KEPT_SHARE_MAX:

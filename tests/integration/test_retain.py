@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +41,8 @@ from livefeed.update import CONTENT_REMOVAL, ENGAGEMENT_UPDATE
 from tests.reference_log import Change, change, flush_of
 from tests.servers import Stack, until, update
 
-EVERYTHING = Plan(first=0.0, collects=True, trim_seconds_max=60.0)
+EVERYTHING = Plan(first=0.0, collects=True, thorough=True, trim_seconds_max=60.0)
+BRIEFLY = replace(EVERYTHING, thorough=False)
 DAY = 86_400
 HOME = "user:alice/home"
 
@@ -86,7 +88,9 @@ async def test_floors_are_those_of_the_model_while_writers_write(
         for client in clients.values():
             tasks.create_task(client.follow(pool, writing))
         for _ in range(10):
-            place = Plan(first=random.random(), collects=False, trim_seconds_max=0.5)
+            place = Plan(
+                first=random.random(), collects=False, thorough=False, trim_seconds_max=0.5
+            )
             await run_retain(connection, pool, bounds, place)
         writing.set()
     expected = await model_floors(pool, bounds)
@@ -223,6 +227,39 @@ async def test_only_what_was_handled_is_purged(connection: Connection, pool: Poo
     assert {m.data for m in await take(connection, medium, 2)} == {b"4", b"6"}
     assert {m.data for m in await take(connection, lane, 2)} == {b"2", b"4"}
     assert [m.data for m in await take(connection, low, 1)] == [b"5"]
+
+
+async def test_what_lies_behind_the_unhandled_stays(connection: Connection, pool: Pool) -> None:
+    """A stream with room is purged up to what is first to be handled; quiet consumers hold none."""
+    high, low = prioritize_consumer("high"), prioritize_consumer("low")
+    for number, rest in enumerate(["high.a", "low.a", "high.a", "low.a", "high.a"]):
+        await publish(connection, f"feed.updates.{rest}", str(number))
+    await take(connection, high, 3, acknowledge=range(3))
+    for partition in (3, 4, 3):
+        await publish(connection, subjects.lanes("high", partition), str(partition))
+    # The floor of the others stays at 0 for ever, and that of 4 behind that of 3.
+    await take(connection, deliver_consumer("high", 3), 2, acknowledge=range(2))
+    await take(connection, deliver_consumer("high", 4), 1, acknowledge=[0])
+    done = await run_retain(connection, pool, Bounds(), BRIEFLY)
+    assert (done.purged, await contents(connection, UPDATES)) == (1 + 3, ["1", "2", "3", "4"])
+    first, second = await take(connection, low, 2, acknowledge=())
+    await second.ack_sync()
+    assert (await run_retain(connection, pool, Bounds(), BRIEFLY)).purged == 0
+    await first.ack_sync()
+    assert (await run_retain(connection, pool, Bounds(), BRIEFLY)).purged == 4
+
+
+async def test_a_deleted_consumer_loses_nothing(connection: Connection, pool: Pool) -> None:
+    """Until it is provisioned again nobody says what was handled of its messages."""
+    low = prioritize_consumer("low")
+    await publish(connection, "feed.updates.low.a", "waits")
+    await publish(connection, "feed.updates.high.a", "handled")
+    await take(connection, prioritize_consumer("high"), 1, acknowledge=[0])
+    await connection.jetstream().delete_consumer(UPDATES, low.name)
+    assert (await run_retain(connection, pool, Bounds(), BRIEFLY)).purged == 0
+    assert (await run_retain(connection, pool, Bounds(), EVERYTHING)).purged == 1
+    await provision(connection, replicas=1, bytes_max=64 * MIB)
+    assert [m.data for m in await take(connection, low, 1)] == [b"waits"]
 
 
 async def test_a_full_stream_takes_publishes_again(connection: Connection, pool: Pool) -> None:

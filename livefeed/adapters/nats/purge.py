@@ -1,8 +1,10 @@
 """Take handled messages out of the streams, so that a bounded stream never fills with them.
 
 A consumer's ack floor is the end of what was acknowledged without a gap: nothing at or below it is
-pending or in anybody's hands. Each filter is purged up to its own consumer's floor, so a consumer
-that stands still keeps its own messages and nobody else's. What was handled lately may stay too.
+pending or in anybody's hands. What lies before the first message that anybody has still to handle
+goes in whole blocks, which is cheap. What lies behind it, because one consumer is far behind the
+others, has to be picked out filter by filter: the server reads every block meanwhile, and the
+stream stands for as long. Measured with 300,000 waiting: 0.4 to 0.9 s, against 4 ms.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class Handled:
     """Up to where a stream's messages of some subjects were handled."""
 
     stream: str
+    consumer: str
     filters: tuple[str, ...]
     floor: int
     """The stream sequence; 0 before anything was."""
@@ -54,12 +57,18 @@ class _StreamConfig(msgspec.Struct, frozen=True):
 
 class _State(msgspec.Struct, frozen=True):
     bytes: int = 0
+    last_seq: int = 0
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    seq: int
 
 
 class _Answer(msgspec.Struct):
     total: int = 0
     consumers: list[_Consumer] | None = None
     purged: int = 0
+    message: _Stored | None = None
     config: _StreamConfig = _StreamConfig()
     state: _State = _State()
     error: dict[str, object] | None = None
@@ -83,16 +92,55 @@ async def handled(connection: Connection, stream: str) -> list[Handled]:
         if not page or len(found) >= answer.total:
             break
     # Somebody who looks at a stream with a consumer of their own handles nothing.
-    ours = {consumer.name for consumer in consumers() if consumer.stream == stream}
+    ours = _names(stream)
     return [
-        Handled(stream, _filters(one.config), one.ack_floor.stream_seq)
+        Handled(stream, one.name, _filters(one.config), one.ack_floor.stream_seq)
         for one in found
         if one.name in ours
     ]
 
 
-async def purge(connection: Connection, done: Handled, kept_from: int | None = None) -> int:
-    """Delete what was handled; returns how many messages that were.
+async def first_unhandled(connection: Connection, stream: str, done: Iterable[Handled]) -> int:
+    """The sequence of the first message that a consumer has still to handle.
+
+    One more than the stream's last when all are handled. A consumer's floor alone does not say it:
+    that of a quiet partition stands where its last message was.
+
+    Args:
+        connection: NATS.
+        stream: Which stream.
+        done: What each of its consumers has handled.
+
+    Raises:
+        Unavailable: When JetStream does not answer or the stream is missing.
+    """
+    ours = sorted(done, key=lambda one: one.floor)
+    if {one.consumer for one in ours} != _names(stream):
+        # One was deleted. When it comes again it begins with the first message that is there.
+        return 0
+    # Asked before the others, so that what arrives meanwhile is behind it.
+    first = (await _ask(connection, f"STREAM.INFO.{stream}", {})).state.last_seq + 1
+    for one in ours:
+        if one.floor + 1 >= first:
+            break
+        for subject in one.filters:
+            first = min(first, await _next(connection, stream, subject, one.floor + 1) or first)
+    return first
+
+
+async def purge_before(connection: Connection, stream: str, stays: int) -> int:
+    """Delete all messages before a sequence; returns how many those were.
+
+    Raises:
+        Unavailable: When JetStream does not answer.
+    """
+    if stays <= 1:
+        return 0
+    return (await _ask(connection, f"STREAM.PURGE.{stream}", {"seq": stays})).purged
+
+
+async def purge_behind(connection: Connection, done: Handled, kept_from: int | None) -> int:
+    """Delete what one consumer has handled, others' messages among it; returns how many.
 
     Args:
         connection: NATS.
@@ -153,16 +201,39 @@ async def progress(connection: Connection, streams: Iterable[str]) -> int:
     return sum([one.floor for name in streams for one in await handled(connection, name)])
 
 
+async def _next(connection: Connection, stream: str, subject: str, first: int) -> int | None:
+    """The sequence of the first message from `first` on that matches; None when there is none.
+
+    Not a direct get: a replica that lags would say that there is none.
+    """
+    call = f"STREAM.MSG.GET.{stream}"
+    answer = await _answer(connection, call, {"seq": first, "next_by_subj": subject})
+    if answer.error is not None and answer.error.get("code") == 404:
+        return None
+    return None if (found := _checked(call, answer).message) is None else found.seq
+
+
+def _names(stream: str) -> set[str]:
+    return {consumer.name for consumer in consumers() if consumer.stream == stream}
+
+
 def _filters(config: _Config) -> tuple[str, ...]:
     # As the server has them: these are what the floor speaks of.
     return tuple(filter(None, [config.filter_subject, *config.filter_subjects]))
 
 
 async def _ask(connection: Connection, call: str, wanted: Mapping[str, object]) -> _Answer:
-    answer = _decoder.decode((await _request(connection, call, wanted)).data)
+    return _checked(call, await _answer(connection, call, wanted))
+
+
+def _checked(call: str, answer: _Answer) -> _Answer:
     if answer.error is not None:
         raise Unavailable("nats", f"{call}: {answer.error.get('description')}")
     return answer
+
+
+async def _answer(connection: Connection, call: str, wanted: Mapping[str, object]) -> _Answer:
+    return _decoder.decode((await _request(connection, call, wanted)).data)
 
 
 async def _request(connection: Connection, call: str, wanted: Mapping[str, object]) -> Msg:
