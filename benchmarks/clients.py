@@ -61,6 +61,20 @@ class Judge:
     """By user and by the client's name of a channel."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """End every connection at once, as a broken network would, and stay away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Connect all again, each with its cursor; the answer is the seconds until it is caught up."""
+
+    spread_seconds: float
+    """Each client waits for a random time up to this first, as the protocol asks."""
+    seconds_max: float
+
+
 @dataclass(slots=True)
 class Taken:
     """What came since the last time that was asked."""
@@ -77,7 +91,7 @@ class Taken:
 
 
 async def follow(link: Link, crowd: Crowd) -> None:
-    """The load: connects, says how long that took, and answers each Await and Judge."""
+    """The load: connects, says how long that took, and answers each command but Cut."""
     clients = _Clients(crowd)
     link.send(await clients.connect())
     # What lives for the whole run is not searched for garbage again and again.
@@ -87,6 +101,10 @@ async def follow(link: Link, crowd: Crowd) -> None:
         command = await link.receive()
         if isinstance(command, Await):
             link.send(await clients.until_here(command))
+        elif isinstance(command, Cut):
+            clients.cut()
+        elif isinstance(command, ComeBack):
+            link.send(await clients.come_back(command))
         else:
             link.send(clients.judge(command))
 
@@ -113,6 +131,12 @@ class _Clients:
         self._wanted = 0
         self._all_here = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: dict[int, Client] = {}
+        self._ports: dict[int, int] = {}
+        self._away = False
+        self._spread_seconds = 1.0
+        self._caught_up_seconds = LatencyRecorder()
+        self._came_back_at = 0.0
 
     async def connect(self) -> float:
         """Connect all and return the seconds until each was caught up; raises ConnectionError."""
@@ -162,7 +186,9 @@ class _Clients:
         if self._received >= self._wanted:
             self._all_here.set()
         if frame.type == "caught_up":
-            self._caught_up.add(index)
+            if index not in self._caught_up:
+                self._caught_up.add(index)
+                self._caught_up_seconds.record(time.perf_counter() - self._came_back_at)
             if len(self._caught_up) == len(self._inboxes):
                 self._all_caught_up.set()
         elif frame.type == "connection_established":
@@ -174,8 +200,11 @@ class _Clients:
 
     def _keep(self, index: int, client: Client, port: int) -> None:
         """Connect again whenever the connection ends."""
+        self._clients[index], self._ports[index] = client, port
 
         def again(_client: Client) -> None:
+            if self._away:
+                return
             task = asyncio.get_running_loop().create_task(self._again(index, port))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -184,10 +213,31 @@ class _Clients:
         if client.closed:
             again(client)
 
+    def cut(self) -> None:
+        """End every connection, and keep away."""
+        self._away = True
+        for client in self._clients.values():
+            client.cut()
+
+    async def come_back(self, command: ComeBack) -> LatencyRecorder:
+        """Connect all again; how long each took until it was caught up, from the command on."""
+        self._away = False
+        self._spread_seconds = command.spread_seconds
+        self._caught_up.clear()
+        self._all_caught_up.clear()
+        self._caught_up_seconds = LatencyRecorder()
+        self._came_back_at = time.perf_counter()
+        async with asyncio.timeout(command.seconds_max), asyncio.TaskGroup() as tasks:
+            for index, port in self._ports.items():
+                tasks.create_task(self._again(index, port))
+            await self._all_caught_up.wait()
+        return self._caught_up_seconds
+
     async def _again(self, index: int, port: int) -> None:
         self._taken.reconnects += 1
+        source = SOURCES[index % len(SOURCES)] if SOURCES else None
         while True:
-            await asyncio.sleep(random.random())
+            await asyncio.sleep(random.random() * self._spread_seconds)
             client = Client(
                 lambda client, payload: self._on_frame(index, client, payload),
                 host=HOST,
@@ -197,7 +247,7 @@ class _Clients:
                 token=self._token(index),
             )
             try:
-                await open_client(client, HOST, port, None)
+                await open_client(client, HOST, port, source)
             except OSError:
                 continue
             self._keep(index, client, port)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from benchmarks.clients import Await, Crowd, Judge, Taken, follow
+from benchmarks.clients import Await, ComeBack, Crowd, Cut, Judge, Taken, follow
 from benchmarks.load_process import LoadProcess
 from benchmarks.measure import LatencyRecorder, Usage, busy_seconds, usage_of
 from benchmarks.publisher import Burst, Published, publish
@@ -102,6 +102,18 @@ class Load:
     async def __aexit__(self, *_: object) -> None:
         await self._processes.aclose()
 
+    def cut(self) -> None:
+        """End every connection at once; nobody comes back before `come_back`."""
+        self._tell(Cut())
+
+    async def come_back(self, *, spread_seconds: float, seconds_max: float) -> LatencyRecorder:
+        """Have all clients connect again, and say how long each took until it was caught up."""
+        self._tell(ComeBack(spread_seconds, seconds_max))
+        latency = LatencyRecorder()
+        for one in await self._answers(seconds_max + 10):
+            latency.merge(one)
+        return latency
+
     async def publish(
         self,
         count: int,
@@ -111,13 +123,18 @@ class Load:
         uneven: bool = False,
         arrive_seconds: float = 30.0,
     ) -> Outcome:
-        """Publish so many updates, and wait until they have arrived everywhere, within a bound."""
+        """Publish so many updates, and wait until they have arrived everywhere, within a bound.
+
+        With a bound of 0 nobody waits: nobody is there whom they could reach.
+        """
         burst = Burst(self._next, count, per_second, recorded, uneven)
         self._next += count
         self._publisher.send(burst)
         published = await self._publisher.receive(timeout_seconds=count / per_second + 60)
         self._unknown |= published.unknown
         self._refused |= published.refused
+        if arrive_seconds == 0:
+            return Outcome(published)
         self._tell(Await(self._next, arrive_seconds))
         outcome = Outcome(published)
         taken: Taken
@@ -157,7 +174,7 @@ class Load:
     async def _start(self, process: LoadProcess) -> LoadProcess:
         return await self._processes.enter_async_context(process)
 
-    def _tell(self, command: Await | Judge) -> None:
+    def _tell(self, command: Await | ComeBack | Cut | Judge) -> None:
         for process in self._crowd:
             process.send(command)
 
