@@ -8,10 +8,10 @@ import gc
 import random
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -25,6 +25,10 @@ from benchmarks.verify import Inbox, decode_frame
 from livefeed.adapters.tokens import sign
 from livefeed.subjects import LANES, Lane
 
+FRAMES_MAX: Final = 100
+"""Of one client, of the last second, that are counted; more are that many."""
+HIDDEN: Final = b'{"type": "visibility", "state": "hidden"}'
+VISIBLE: Final = b'{"type": "visibility", "state": "visible"}'
 TOKEN_SECONDS: Final = 6 * 3600
 CAUGHT_UP_SECONDS_MAX: Final = 60.0
 # Every address of 127/8 is the loopback's on Linux alone.
@@ -40,6 +44,24 @@ class Crowd:
     jwt_secret: str
     first: int
     stop: int
+    manners: Manners | None = None
+    """How each client behaves from the time on at which all are caught up."""
+
+
+Manner = Literal["reads", "stalls", "trickles", "hides"]
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """Who reads, who never does, who reads a byte a second, and who looks away."""
+
+    of: tuple[Manner, ...]
+    """By number of the client; the last one holds for all that follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behave:
+    """Everybody reads and looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +110,8 @@ class Taken:
     """Deliveries that came from the log, because there was no live push or it was lost."""
     reconnects: int = 0
     resets: int = 0
+    frames_a_second: int = 0
+    """Most frames with updates that one client was sent within a second."""
 
 
 async def follow(link: Link, crowd: Crowd) -> None:
@@ -103,6 +127,8 @@ async def follow(link: Link, crowd: Crowd) -> None:
             link.send(await clients.until_here(command))
         elif isinstance(command, Cut):
             clients.cut()
+        elif isinstance(command, Behave):
+            clients.behave()
         elif isinstance(command, ComeBack):
             link.send(await clients.come_back(command))
         else:
@@ -135,6 +161,8 @@ class _Clients:
         self._ports: dict[int, int] = {}
         self._away = False
         self._spread_seconds = 1.0
+        self._misbehaving = False
+        self._recent: dict[int, deque[int]] = defaultdict(lambda: deque(maxlen=FRAMES_MAX))
         self._caught_up_seconds = LatencyRecorder()
         self._came_back_at = 0.0
 
@@ -149,7 +177,35 @@ class _Clients:
             await self._connect_some(mine, port)
         async with asyncio.timeout(CAUGHT_UP_SECONDS_MAX):
             await self._all_caught_up.wait()
+        if self._crowd.manners is not None:
+            self._misbehave(self._crowd.manners)
         return time.perf_counter() - started
+
+    def _misbehave(self, manners: Manners) -> None:
+        self._misbehaving = True
+        trickling: list[Client] = []
+        for index, client in self._clients.items():
+            manner = manners.of[min(self._crowd.first + index, len(manners.of) - 1)]
+            if manner == "hides":
+                client.send_text(HIDDEN)
+            elif manner != "reads":
+                client.pause_reading()
+                if manner == "trickles":
+                    trickling.append(client)
+        self._tasks.add(asyncio.get_running_loop().create_task(self._trickle(trickling)))
+
+    async def _trickle(self, clients: list[Client]) -> None:
+        while self._misbehaving:
+            await asyncio.sleep(1.0)
+            for client in clients:
+                client.read_a_byte()
+
+    def behave(self) -> None:
+        """Have everybody read and look."""
+        self._misbehaving = False
+        for client in self._clients.values():
+            client.resume_reading()
+            client.send_text(VISIBLE)
 
     async def _connect_some(self, indexes: range, port: int) -> None:
         def on_frame(client: Client, payload: bytes) -> None:
@@ -176,6 +232,8 @@ class _Clients:
     def _on_frame(self, index: int, client: Client, payload: bytes) -> None:
         now = clock()
         frame = decode_frame(payload)
+        if frame.type == "feed_updates":
+            self._count_frame(index, now)
         for content in self._inboxes[index].take(frame):
             self._received += 1
             self._taken.deliveries += 1
@@ -195,6 +253,13 @@ class _Clients:
             if index in self._epochs:
                 client.send_text(self._subscribe(index))
             self._epochs.setdefault(index, frame.epoch)
+
+    def _count_frame(self, index: int, now: int) -> None:
+        recent = self._recent[index]
+        recent.append(now)
+        while now - recent[0] >= 1_000_000_000:
+            recent.popleft()
+        self._taken.frames_a_second = max(self._taken.frames_a_second, len(recent))
 
     # Coming back.
 

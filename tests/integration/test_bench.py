@@ -98,6 +98,14 @@ TINY: dict[str, dict[str, float]] = {
         **WINDOWS,
     },
     "storm": {"connections": 20, "missed": 5, "per_second": 200},
+    "slow": {
+        "connections": 5,
+        "per_second": 20,
+        "hidden": 5,
+        "slow_per_second": 30,
+        "seconds": 2,
+        "warm_up_seconds": 0.5,
+    },
     "idle": {"seconds": 1, "connections": 5, "retain_seconds": 1},
     "coldstart": {"starts": 1, "silences": 1, "quiet_seconds": 0.5},
 }
@@ -107,6 +115,7 @@ GOALS = {
     "lanes": {"medium_p95_seconds", "low_p95_seconds", "within_30s"},
     "overload": {"high_p99_ratio", "low_waiting_least"},
     "storm": {"caught_up_seconds"},
+    "slow": {"p99_ratio", "gateway_rss_growth_mib", "frames_a_second_max"},
     "idle": {"idle_cpu_percent"},
     "coldstart": {"seconds", "first_update_seconds"},
     "million": {"heads_moved_again", "frames_again"},
