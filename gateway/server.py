@@ -80,8 +80,8 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
     logging.getLogger("uvicorn.error").addFilter(_Refusals())
     listening = _listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT")
     ops_listening = _listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT")
-    public = _server(public_app(gateway), guarded=guarded)
-    ops = _server(ops_app(gateway), guarded=guarded)
+    public = make_server(public_app(gateway), guarded=guarded)
+    ops = make_server(ops_app(gateway), guarded=guarded)
     async with asyncio.TaskGroup() as tasks:
         beside = tasks.create_task(gateway.run(), name="gateway")
         collecting = tasks.create_task(
@@ -99,7 +99,8 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         collecting.cancel()
 
 
-def _server(app: Asgi, *, guarded: bool) -> Server:
+def make_server(app: Asgi, *, guarded: bool) -> Server:
+    """A server of an app, with the guards or as uvicorn makes it."""
     config = uvicorn.Config(
         app,
         ws=GuardedWebSocket if guarded else WebSocketsSansIOProtocol,
