@@ -295,13 +295,13 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.paused = True
+        self._tell()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.paused = False
         self._unread_pongs = 0
-        if self.on_change is not None:
-            self.on_change()
+        self._tell()
 
     # Inside.
 
@@ -345,6 +345,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             return
         self.ended = True
         self.stop_keepalive()
+        self._tell()
+
+    def _tell(self) -> None:
         if self.on_change is not None:
             self.on_change()
 
