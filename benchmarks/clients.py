@@ -143,7 +143,7 @@ class _Clients:
         self._crowd = crowd
         self._settings = signing_settings(crowd.jwt_secret)
         self._inboxes = [
-            Inbox(traffic.name(number % traffic.users), traffic.feed)
+            Inbox(traffic.name(number % traffic.users), traffic.feed, topic=traffic.topic)
             for number in range(crowd.first, crowd.stop)
         ]
         self._epochs: dict[int, str] = {}
@@ -328,7 +328,7 @@ class _Clients:
     async def until_here(self, command: Await) -> Taken:
         """What came since the last call; returns when all is here, or when the time is up."""
         self._know(command.published)
-        self._wanted = sum(len(self._expected[inbox.user]) for inbox in self._inboxes)
+        self._wanted = sum(len(self._expected[inbox.owner]) for inbox in self._inboxes)
         if self._received < self._wanted:
             self._all_here.clear()
             with contextlib.suppress(TimeoutError):
@@ -351,9 +351,9 @@ class _Clients:
         )
 
     def _accepted(self, inbox: Inbox, others: Set[int]) -> Set[int]:
-        return self._expected[inbox.user] - others
+        return self._expected[inbox.owner] - others
 
     def _know(self, published: int) -> None:
         for number in range(self._known, published):
-            self._expected[self._traffic.name(self._traffic.user(number))].add(number)
+            self._expected[self._traffic.owner(number)].add(number)
         self._known = max(self._known, published)

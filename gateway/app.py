@@ -7,21 +7,24 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth import Authenticator, offered_subprotocols
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
+from gateway.frames import Frame
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
 from gateway.snapshots import parse_query, snapshot
-from gateway.socket import Socket
+from gateway.socket import open_socket
 from livefeed.access import Principal
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.tokens import LEEWAY_SECONDS
@@ -50,7 +53,10 @@ STATUS = {
     "origin_forbidden": 403,
     "feed_invalid": 400,
     "parameter_invalid": 400,
+    "upgrade_required": 426,
 }
+
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -90,7 +96,7 @@ class Gateway:
         for connection in leaving:
             after = secrets.randbelow(int(seconds * 1000) + 1)
             frame = reconnect(after_milliseconds=after, reason="drain")
-            connection.socket.send(frame.decode())
+            connection.socket.send(Frame(frame))
             connection.socket.close(CloseCode.DRAIN, "come back")
             await asyncio.sleep(pause)
 
@@ -109,21 +115,30 @@ class Gateway:
                     connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
 
 
-def public_app(gateway: Gateway) -> Starlette:
+def public_app(gateway: Gateway) -> Asgi:
     """The app that clients reach."""
-
-    async def websocket(socket: WebSocket) -> None:
-        await _serve(gateway, socket)
 
     async def feed(request: Request) -> Response:
         return await _feed(gateway, request)
 
-    return Starlette(
+    async def websocket(_request: Request) -> Response:
+        return _refusal(Refused("upgrade_required", ERRORS["upgrade_required"]))
+
+    http = Starlette(
         routes=[
-            WebSocketRoute("/v1/ws", websocket),
+            Route("/v1/ws", websocket),
             Route("/v1/feeds/{feed}", feed, methods=["GET"]),
         ]
     )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # Not by routes: what they await through would be kept as long as the connection lives.
+        if scope["type"] == "websocket" and scope["path"] == "/v1/ws":
+            await _serve(gateway, WebSocket(scope, receive, send))
+        else:
+            await http(scope, receive, send)
+
+    return app
 
 
 def ops_app(gateway: Gateway) -> Starlette:
@@ -180,8 +195,7 @@ async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
         catch_ups=gateway.catch_up,
         subscriptions=gateway.hub,
     )
-    connection.socket = Socket(websocket, on_room=connection.has_room)
-    writer = asyncio.create_task(connection.socket.write(), name=f"write-{connection.id}")
+    connection.socket = open_socket(websocket, on_room=connection.has_room)
     gateway.connections.add(connection)
     gateway.presence.joined(principal.user_id, connection)
     try:
@@ -195,7 +209,7 @@ async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
         gateway.presence.left(principal.user_id, connection)
         gateway.head_check.remove(connection)
         connection.leave()
-        writer.cancel()
+        connection.socket.end()
 
 
 def _admit(gateway: Gateway, websocket: WebSocket) -> tuple[Principal, list[str]]:
@@ -268,6 +282,8 @@ def _problem(status: int, code: str, message: str, *, retryable: bool) -> Respon
     headers = {"Retry-After": "1"} if retryable else {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="livefeed"'
+    if status == 426:
+        headers |= {"Upgrade": "websocket", "Connection": "Upgrade"}
     return Response(
         json.dumps(body), status_code=status, headers=headers, media_type="application/json"
     )

@@ -54,6 +54,8 @@ ERRORS: Final[Mapping[str, str]] = {
     "token_expired": "the token is expired; come with a new one",
     "origin_forbidden": "pages of this origin may not connect",
     "parameter_invalid": "a parameter of the URL is not what it may be",
+    "upgrade_required": "a WebSocket handshake is due here",
+    "request_invalid": "this is no request that the server reads",
     "unavailable": "the log cannot be read now; the server tries again by itself",
 }
 """What an `error` frame's code, or an HTTP answer's, means."""
