@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.drain import drain
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -79,7 +80,7 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         tasks.create_task(ops.serve([ops_listening]), name="ops")
         logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
         await _first(leave.wait(), gateway.nats.closed_for_good.wait())
-        await gateway.drain(settings.drain_seconds)
+        await drain(gateway, settings.drain_seconds)
         public.should_exit = True
         await serving
         ops.should_exit = True
