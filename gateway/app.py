@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from gateway.admission import Admission, Visitor
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
-from gateway.drain import close_expired
+from gateway.drain import Lifetimes
+from gateway.fleet import Fleet
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
 from gateway.refusals import refusal
+from gateway.revocations import RevocationWatch
+from gateway.sessions import Sessions
 from gateway.snapshots import parse_query, snapshot
 from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.errors import AccessRefused, Refused, Unavailable
 from livefeed.identity import is_feed
-from livefeed.protocol import ERRORS
+from livefeed.protocol import ERRORS, CloseCode
 
 logger = logging.getLogger(__name__)
 
@@ -41,27 +46,73 @@ class Gateway:
     head_check: HeadCheck
     presence: Presence
     presence_report: PresenceReport
-    connections: set[Connection] = field(default_factory=set)
+    admission: Admission
+    revocations: RevocationWatch
+    sessions: Sessions
+    lifetimes: Lifetimes
+    fleet: Fleet
+    connections: set[Connection]
     draining: bool = False
+
+    @property
+    def level(self) -> str:
+        """The load level; normal as long as nothing measures it."""
+        return getattr(getattr(self, "load", None), "level", "normal")
+
+    def admit(self, request: HTTPConnection) -> AbstractContextManager[Visitor]:
+        """Let a connection in for as long as the context lasts, or raise why not."""
+        return self.admission.enter(request, draining=self.draining, level=self.level)
+
+    def joined(self, connection: Connection) -> None:
+        """A connection stands."""
+        user = connection.principal.user_id
+        self.connections.add(connection)
+        self.lifetimes.add(connection)
+        self.presence.joined(user, connection)
+        self.sessions.joined(user, connection)
+        # While its handshake was answered.
+        self._close_if_revoked(connection)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        user = connection.principal.user_id
+        self.connections.discard(connection)
+        self.lifetimes.remove(connection)
+        self.presence.left(user, connection)
+        self.sessions.left(user, connection)
 
     async def run(self) -> None:
         """Everything that runs beside the doors, until cancelled."""
 
         async def pushes_were_lost() -> None:
             self.head_check.all_soon()
+            self.sessions.all_again()
 
         self.nats.when_regained(pushes_were_lost)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
-            tasks.create_task(close_expired(self), name="expiry")
+            tasks.create_task(self.lifetimes.run(), name="lifetimes")
+            tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
+            tasks.create_task(self.sessions.run(), name="sessions")
+            tasks.create_task(self.fleet.run(), name="fleet")
 
     def ready(self) -> str | None:
         """Why no client should come, or None."""
         if self.draining:
             return "draining"
+        if not self.revocations.known:
+            return "the revocations could not be read yet"
         return None if self.nats.is_connected else "nats is away"
+
+    def _close_revoked(self) -> None:
+        for connection in self.connections:
+            self._close_if_revoked(connection)
+
+    def _close_if_revoked(self, connection: Connection) -> None:
+        if self.revocations.covers(connection.principal):
+            connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
 
 
 def public_app(gateway: Gateway) -> Starlette:
