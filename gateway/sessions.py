@@ -58,8 +58,6 @@ class Sessions:
         """Users of whom a connection has come since the last question."""
         self._asked: dict[str, list[Session]] = {}
         """By user of the last question: what the others answered."""
-        self.replaced = 0
-        """Connections that were closed for newer ones."""
 
     def joined(self, user: str, connection: Connection) -> None:
         """A connection has come; the user's oldest goes at once when they are too many here."""
@@ -140,7 +138,6 @@ class Sessions:
         for one in self._members.get(user, ()):
             if one.connection.id in too_many:
                 one.connection.socket.close(CloseCode.REPLACED, "newer connections took its place")
-                self.replaced += 1
 
 
 def _parts(things: Iterable[Thing], most: int) -> Iterator[list[Thing]]:
