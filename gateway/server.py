@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,18 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.admission import Admission
 from gateway.app import Asgi, Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.connection import Connection
+from gateway.drain import Lifetimes, drain
+from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
+from gateway.revocations import RevocationWatch
+from gateway.sessions import Sessions
 from gateway.wire import GuardedHttp, GuardedWebSocket, check_uvicorn
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
@@ -26,6 +33,7 @@ from livefeed.errors import Misconfigured
 from livefeed.limits import INBOUND_FRAME_BYTES_MAX, SEND_BUFFER_BYTES
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
+from livefeed.shedding import ShedPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +62,30 @@ class Server(uvicorn.Server):
 
 def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool | None) -> Gateway:
     """Put the parts together."""
+    name = secrets.token_hex(8)
     reader = LogReader(primary, replica)
     hub, presence = Hub(nats), Presence()
+    connections: set[Connection] = set()
+    revocations = RevocationWatch(nats, primary)
+    authenticator = Authenticator(settings, revocations.check)
+    policy = ShedPolicy(
+        begin_share=settings.shed_share, connections_min=settings.shed_connections_min
+    )
     return Gateway(
         nats=nats,
-        authenticator=Authenticator(settings),
+        authenticator=authenticator,
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
         head_check=HeadCheck(reader),
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
+        admission=Admission(settings, authenticator),
+        revocations=revocations,
+        sessions=Sessions(nats, name, settings.connections_per_user_max),
+        lifetimes=Lifetimes(settings.connection_age_seconds_max),
+        fleet=Fleet(nats, name, connections, policy),
+        connections=connections,
     )
 
 
@@ -91,7 +112,9 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         tasks.create_task(ops.serve([ops_listening]), name="ops")
         logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
         await _first(leave.wait(), gateway.nats.closed_for_good.wait())
-        await gateway.drain(settings.drain_seconds)
+        await drain(
+            gateway, wait_seconds=settings.drain_wait_seconds, seconds=settings.drain_seconds
+        )
         public.should_exit = True
         await serving
         ops.should_exit = True
