@@ -15,6 +15,8 @@ from livefeed.identity import is_id
 
 _pattern = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\*?|\*")
 CLAIM_FEEDS_MAX = 256
+MOMENT_MAX = 1e12
+"""Seconds since 1970 that are no date any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,10 @@ class Principal:
     """Feed names, or prefixes that end in `*`."""
     expires_at: float
     """Seconds since 1970."""
+    token_id: str | None = None
+    """The claim `jti`, by which one token is revoked."""
+    issued_at: float | None = None
+    """The claim `iat`, seconds since 1970: what was issued before a user was revoked is too old."""
 
     def may_follow(self, feed: str) -> bool:
         """Whether the token allows a feed."""
@@ -39,7 +45,7 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
     """The principal of a token whose signature and expiry were verified.
 
     Args:
-        claims: The token's claims: `sub`, `exp`, and `feeds` if it is limited.
+        claims: The token's claims: `sub`, `exp`, and `feeds`, `jti`, `iat` where it has them.
         feeds_default: What a token without the claim `feeds` may follow.
 
     Raises:
@@ -55,4 +61,16 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
         raise AccessRefused(
             "token_invalid", "feeds must hold feed names or prefixes such as news-*"
         )
-    return Principal(user_id, tuple(feeds), float(claims["exp"]))
+    token_id = claims.get("jti")
+    if token_id is not None and not (isinstance(token_id, str) and is_id(token_id)):
+        raise AccessRefused("token_invalid", "jti must be 1 to 128 characters, none of control")
+    issued_at = None if claims.get("iat") is None else _moment(claims, "iat")
+    return Principal(user_id, tuple(feeds), _moment(claims, "exp"), token_id, issued_at)
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> float:
+    """A claim that is a time; True, a text of digits and 1e308 are none."""
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOMENT_MAX:
+        raise AccessRefused("token_invalid", f"{name} must be seconds since 1970")
+    return float(value)
