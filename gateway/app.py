@@ -16,6 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth import Authenticator, offered_subprotocols
+from gateway.authorizer import Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.hub import Hub
@@ -24,11 +25,11 @@ from gateway.snapshots import parse_query, snapshot
 from gateway.socket import Socket
 from livefeed.access import Principal
 from livefeed.adapters.nats.connection import Connection as Nats
-from livefeed.adapters.tokens import LEEWAY_SECONDS
 from livefeed.errors import AccessRefused, FrameRefused, Refused, Unavailable
 from livefeed.identity import is_feed
 from livefeed.protocol import (
     ERRORS,
+    FEEDS_MAX,
     SUBPROTOCOL,
     CloseCode,
     Refresh,
@@ -49,6 +50,7 @@ STATUS = {
     "feed_forbidden": 403,
     "origin_forbidden": 403,
     "feed_invalid": 400,
+    "too_many_feeds": 400,
     "parameter_invalid": 400,
 }
 
@@ -59,12 +61,14 @@ class Gateway:
 
     nats: Nats
     authenticator: Authenticator
+    authorizer: Authorizer
     reader: LogReader
     hub: Hub
     catch_up: CatchUp
     head_check: HeadCheck
     presence: Presence
     presence_report: PresenceReport
+    token_grace_seconds: float
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
 
@@ -79,6 +83,7 @@ class Gateway:
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
+            tasks.create_task(self.authenticator.run(), name="keys")
             tasks.create_task(self._close_expired(), name="expiry")
 
     async def drain(self, seconds: float) -> None:
@@ -98,14 +103,19 @@ class Gateway:
         """Why no client should come, or None."""
         if self.draining:
             return "draining"
-        return None if self.nats.is_connected else "nats is away"
+        if not self.nats.is_connected:
+            return "nats is away"
+        return self.authenticator.ready()
 
     async def _close_expired(self) -> None:
         while True:
             await asyncio.sleep(1)
             now = time.time()
             for connection in list(self.connections):
-                if connection.principal.expires_at + LEEWAY_SECONDS < now:
+                over = now - connection.principal.expires_at
+                if over >= 0:
+                    connection.expired()
+                if over > self.token_grace_seconds:
                     connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
 
 
@@ -144,11 +154,10 @@ def ops_app(gateway: Gateway) -> Starlette:
 async def _feed(gateway: Gateway, request: Request) -> Response:
     feed = request.path_params["feed"]
     try:
-        principal = gateway.authenticator.principal(request)
+        principal = await gateway.authenticator.principal(request)
         if not is_feed(feed):
             raise Refused("feed_invalid", ERRORS["feed_invalid"])
-        if not principal.may_follow(feed):
-            raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
+        await gateway.authorizer.require(principal, feed)
         query = parse_query(request.query_params)
         return JSONResponse(await snapshot(gateway.reader, principal, feed, query))
     except Refused as refused:
@@ -160,11 +169,11 @@ async def _feed(gateway: Gateway, request: Request) -> Response:
 
 async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
     try:
-        principal, feeds = _admit(gateway, websocket)
+        principal, feeds, refused = await _admit(gateway, websocket)
         # One that is out of date is found out by the first page, and answered by a reset.
         epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
-    except Refused as refused:
-        await websocket.send_denial_response(_refusal(refused))
+    except Refused as fault:
+        await websocket.send_denial_response(_refusal(fault))
         return
     except Unavailable as error:
         logger.warning("a client was refused: %s", error)
@@ -185,7 +194,7 @@ async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
     gateway.connections.add(connection)
     gateway.presence.joined(principal.user_id, connection)
     try:
-        connection.establish(feeds)
+        connection.establish(feeds, refused)
         gateway.head_check.add(connection)
         await _read(gateway, websocket, connection)
     except WebSocketDisconnect:
@@ -198,22 +207,33 @@ async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
         writer.cancel()
 
 
-def _admit(gateway: Gateway, websocket: WebSocket) -> tuple[Principal, list[str]]:
-    """Who comes, and which feeds are asked for; cheapest checks first."""
+async def _admit(
+    gateway: Gateway, websocket: WebSocket
+) -> tuple[Principal, list[str], dict[str, str]]:
+    """Who comes, which feeds are asked for, and which of them the authorizer refuses.
+
+    The cheapest checks come first.
+    """
     if gateway.draining:
         raise Unavailable("gateway", "it is draining")
     if not gateway.authenticator.allows_origin(websocket):
         raise AccessRefused("origin_forbidden", "pages of this origin may not connect")
-    principal = gateway.authenticator.principal(websocket)
+    principal = await gateway.authenticator.principal(websocket)
     feeds = _feeds_of(websocket)
-    if feeds and not any(principal.may_follow(feed) for feed in feeds):
+    allowed = [feed for feed in feeds if principal.may_follow(feed)]
+    refused = await gateway.authorizer.refusals(principal, allowed)
+    if feeds and len(refused) == len(allowed):
+        if "unavailable" in refused.values():
+            raise Unavailable("authorizer", "it does not say which feeds are allowed")
         raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
-    return principal, feeds
+    return principal, feeds, refused
 
 
 def _feeds_of(request: HTTPConnection) -> list[str]:
     text = request.query_params.get("feeds", "")
-    feeds = [feed for feed in text.split(",") if feed]
+    feeds = list(dict.fromkeys(feed for feed in text.split(",") if feed))
+    if len(feeds) > FEEDS_MAX:
+        raise Refused("too_many_feeds", ERRORS["too_many_feeds"])
     if not all(map(is_feed, feeds)):
         raise Refused("feed_invalid", ERRORS["feed_invalid"])
     return feeds
@@ -231,7 +251,10 @@ async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) 
         try:
             if text is None:
                 raise FrameRefused("frame_invalid", "frames are text")
-            _carry_out(gateway, connection, text)
+            await _carry_out(gateway, connection, text)
+        except Unavailable as error:
+            logger.warning("a frame could not be carried out: %s", error)
+            connection.error("unavailable", ERRORS["unavailable"])
         except Refused as refused:
             bad_frames += 1
             connection.error(refused.code, refused.detail)
@@ -240,19 +263,21 @@ async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) 
         pass
 
 
-def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
+async def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
     frame = decode_frame(text)
     # The next report looks at what has become of it, also when it is refused half-way.
     gateway.presence.changed(connection.principal.user_id)
     if isinstance(frame, Subscribe):
-        connection.subscribe(frame.feeds, frame.cursor)
+        refused = await gateway.authorizer.refusals(connection.principal, frame.feeds)
+        connection.subscribe(frame.feeds, frame.cursor, refused)
     elif isinstance(frame, Unsubscribe):
         connection.unsubscribe(frame.feeds)
     elif isinstance(frame, Refresh):
-        principal = gateway.authenticator.verify(frame.token)
+        principal = await gateway.authenticator.verify(frame.token)
         if principal.user_id != connection.principal.user_id:
             raise AccessRefused("token_invalid", "it is another user's")
-        connection.refresh(principal)
+        refused = await gateway.authorizer.refusals(principal, connection.feeds)
+        connection.refresh(principal, refused)
     elif isinstance(frame, Visibility):
         connection.visible = frame.state == "visible"
     # `seen` is a hint; nothing here depends on it yet.

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
 
 from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
+from gateway.authorizer import Authorize, Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
+from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
@@ -28,6 +32,15 @@ logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
+
+
+class Access(NamedTuple):
+    """What whoever runs this gateway brings along."""
+
+    keys: KeySet | None = None
+    """The keys of `LIVEFEED_JWKS_URL`."""
+    authorize: Authorize | None = None
+    """The function of `LIVEFEED_AUTHORIZER`."""
 
 
 class _Denials(logging.Filter):
@@ -47,19 +60,27 @@ class Server(uvicorn.Server):
         yield
 
 
-def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool | None) -> Gateway:
+def build_gateway(
+    settings: Settings,
+    nats: Nats,
+    primary: Pool,
+    replica: Pool | None,
+    access: Access,
+) -> Gateway:
     """Put the parts together."""
     reader = LogReader(primary, replica)
     hub, presence = Hub(nats), Presence()
     return Gateway(
         nats=nats,
-        authenticator=Authenticator(settings),
+        authenticator=Authenticator(settings, access.keys),
+        authorizer=Authorizer(access.authorize, clock=time.monotonic),
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
         head_check=HeadCheck(reader),
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
+        token_grace_seconds=settings.token_grace_seconds,
     )
 
 

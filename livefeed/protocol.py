@@ -19,6 +19,8 @@ from livefeed.limits import CONNECTION_FEEDS_MAX, INBOUND_FRAME_BYTES_MAX, TOKEN
 SUBPROTOCOL: Final = "livefeed.v1"
 BEARER_SUBPROTOCOL: Final = "bearer."
 HEARTBEAT_SECONDS: Final = 20
+FEEDS_MAX: Final = 128
+"""Most feeds that one frame or one URL names."""
 
 
 class CloseCode(IntEnum):
@@ -51,12 +53,15 @@ ERRORS: Final[Mapping[str, str]] = {
     "cursor_invalid": "the cursor is not one that this server gave out",
     "cursor_foreign": "the cursor belongs to another user",
     "token_invalid": "the token is missing or not valid, or it is another user's",
-    "token_expired": "the token is expired; come with a new one",
+    "token_expired": "the token is expired; come with a new one, or refresh it in time",
     "origin_forbidden": "pages of this origin may not connect",
     "parameter_invalid": "a parameter of the URL is not what it may be",
-    "unavailable": "the log cannot be read now; the server tries again by itself",
+    "unavailable": "the server cannot reach what it needs to answer now; try again later",
 }
 """What an `error` frame's code, or an HTTP answer's, means."""
+
+RETRYABLE: Final = frozenset({"unavailable", "token_expired"})
+"""Codes of `error` frames after which the client may do the same again, if with a new token."""
 
 RESET_REASONS: Final[Mapping[str, str]] = {
     "epoch_changed": "the log is another incarnation, for example after a restore",
@@ -71,7 +76,9 @@ class CursorField(Struct, frozen=True, forbid_unknown_fields=True):
     positions: dict[str, Annotated[int, Meta(ge=0, le=POSITION_MAX)]]
 
 
-Feeds = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=128)]
+Feeds = Annotated[
+    list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=FEEDS_MAX)
+]
 
 
 class Subscribe(Struct, frozen=True, tag="subscribe", forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import ipaddress
 import json
@@ -24,6 +25,7 @@ WEBSOCKET_PATH: Final = "/v1/ws"
 FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
 CURSOR_REFUSED: Final = 4503  # The server refuses the cursor.
+REFRESH_PAUSE_SECONDS: Final = 5.0
 RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 """The only 4xx refusals after which the client comes back; 401 is its own case."""
 
@@ -63,8 +65,9 @@ class LiveFeed:
 
     Args:
         url: The server's: http, https, ws or wss.
-        token: The user's token, or a function that is asked for one before each connect. When that
-            function raises OSError it is asked again later; other errors end the iteration.
+        token: The user's token, or a function that is asked for one before each connect, and when
+            the one in use has run out. When that function raises OSError it is asked again later;
+            other errors end the iteration.
         feeds: The names of the feeds to follow.
         cursor: Where to continue; without one everything in the feeds is sent first.
         on_status: Called with `connected`, `disconnected` or `refused` (a connect that failed), and
@@ -103,6 +106,7 @@ class LiveFeed:
         """The client itself wants another connection, without a wait."""
         self._not_before = 0.0
         self._connected_at = 0.0
+        self._refresh_not_before = 0.0
         self._ended = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -125,12 +129,16 @@ class LiveFeed:
                 self._lost(closed)
                 continue
             try:
-                return await self._take(text)
+                frame = await self._take(text)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 # Reading on would skip what the frame said; a catch-up says it again.
                 connection.transport.abort()
                 self._connection = None
                 self._come_back("disconnected", f"a frame that is none: {error!r}")
+                continue
+            if frame.get("code") == "token_expired":
+                await self._refresh_soon()
+            return frame
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -284,6 +292,15 @@ class LiveFeed:
             case "reconnect":
                 await self._leave(frame["afterMs"] / 1000, str(frame.get("reason", "")))
         return frame
+
+    async def _refresh_soon(self) -> None:
+        """Answer the server's warning that the token ran out, seldom: it may warn again."""
+        now = asyncio.get_running_loop().time()
+        if callable(self._token) and now >= self._refresh_not_before:
+            self._refresh_not_before = now + REFRESH_PAUSE_SECONDS
+            # Without a new token the server closes with 4001, and the client comes back with one.
+            with contextlib.suppress(OSError):
+                await self.refresh()
 
     async def _leave(self, seconds: float, reason: str) -> None:
         """Close, and come back after the time that the server chose: it spreads its clients."""
