@@ -168,7 +168,7 @@ def test_short_and_foreign_keys_are_passed_over() -> None:
 
 async def test_the_gateway_follows_a_rotation(stack: Stack, server: KeyServer) -> None:
     """Whoever signs with the new key comes in at once, whoever signs with none of ours never."""
-    stack.settings |= {"jwt_secret": None, "jwt_algorithm": "RS256", "jwks_url": server.url}
+    stack.settings |= {"jwt_algorithm": "RS256", "jwks_url": server.url}
     server.status = "503 Service Unavailable"
     gateway = await stack.start_gateway(wait=False)
     async with httpx.AsyncClient() as client:
