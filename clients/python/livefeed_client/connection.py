@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import ipaddress
 import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
+from livefeed_client.address import is_local, websocket_url
 from livefeed_client.state import Change, Cursor, FeedState
 
 SUBPROTOCOL: Final = Subprotocol("livefeed.v1")
-WEBSOCKET_PATH: Final = "/v1/ws"
 FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
 CURSOR_REFUSED: Final = 4503  # The server refuses the cursor.
@@ -370,36 +368,6 @@ async def resolve_token(token: Token) -> str:
         return token
     given = token()
     return await given if inspect.isawaitable(given) else given
-
-
-def websocket_url(url: str, feeds: Sequence[str]) -> str:
-    """The address of the WebSocket for a server's URL, following these feeds at once."""
-    parts = _split(url, {"http": "ws", "https": "wss"})
-    query = urlencode({"feeds": ",".join(feeds)}, safe=",") if feeds else ""
-    return parts._replace(path=parts.path + WEBSOCKET_PATH, query=query).geturl()
-
-
-def http_url(url: str) -> str:
-    """The address of the HTTP interface for a server's URL."""
-    return _split(url, {"ws": "http", "wss": "https"}).geturl()
-
-
-def is_local(url: str) -> bool:
-    """Whether a URL names this computer's loopback."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _split(url: str, schemes: Mapping[str, str]) -> SplitResult:
-    parts = urlsplit(url)
-    scheme = schemes.get(parts.scheme, parts.scheme)
-    if scheme not in {"ws", "wss", "http", "https"} or not parts.hostname:
-        raise ValueError(f"expected an http or ws URL of a livefeed server, not {url!r}")
-    path = parts.path.removesuffix("/").removesuffix(WEBSOCKET_PATH)
-    return SplitResult(scheme, parts.netloc, path, "", "")
 
 
 def _close_code(closed: ConnectionClosed) -> tuple[int, str]:
