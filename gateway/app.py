@@ -3,56 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import secrets
-import time
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
-from gateway.auth import Authenticator, offered_subprotocols
+from gateway.admission import Admission, Visitor
+from gateway.auth import Authenticator
 from gateway.authorizer import Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
+from gateway.drain import Lifetimes
+from gateway.fleet import Fleet
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
+from gateway.refusals import refusal
+from gateway.revocations import RevocationWatch
+from gateway.sessions import Sessions
 from gateway.snapshots import parse_query, snapshot
-from gateway.socket import Socket
-from livefeed.access import Principal
+from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
-from livefeed.errors import AccessRefused, FrameRefused, Refused, Unavailable
+from livefeed.errors import Refused, Unavailable
 from livefeed.identity import is_feed
-from livefeed.protocol import (
-    ERRORS,
-    FEEDS_MAX,
-    SUBPROTOCOL,
-    CloseCode,
-    Refresh,
-    Subscribe,
-    Unsubscribe,
-    Visibility,
-    decode_frame,
-    reconnect,
-)
+from livefeed.protocol import ERRORS, CloseCode
 
 logger = logging.getLogger(__name__)
-
-BAD_FRAMES_MAX = 10
-"""Bad frames that a connection may send before it is closed."""
-STATUS = {
-    "token_invalid": 401,
-    "token_expired": 401,
-    "feed_forbidden": 403,
-    "origin_forbidden": 403,
-    "feed_invalid": 400,
-    "too_many_feeds": 400,
-    "parameter_invalid": 400,
-}
 
 
 @dataclass(slots=True)
@@ -68,15 +48,47 @@ class Gateway:
     head_check: HeadCheck
     presence: Presence
     presence_report: PresenceReport
-    token_grace_seconds: float
-    connections: set[Connection] = field(default_factory=set)
+    admission: Admission
+    revocations: RevocationWatch
+    sessions: Sessions
+    lifetimes: Lifetimes
+    fleet: Fleet
+    connections: set[Connection]
     draining: bool = False
+
+    @property
+    def level(self) -> str:
+        """The load level; normal as long as nothing measures it."""
+        return getattr(getattr(self, "load", None), "level", "normal")
+
+    def admit(self, request: HTTPConnection) -> AbstractAsyncContextManager[Visitor]:
+        """Let a connection in for as long as the context lasts, or raise why not."""
+        return self.admission.enter(request, draining=self.draining, level=self.level)
+
+    def joined(self, connection: Connection) -> None:
+        """A connection stands."""
+        user = connection.principal.user_id
+        self.connections.add(connection)
+        self.lifetimes.add(connection)
+        self.presence.joined(user, connection)
+        self.sessions.joined(user, connection)
+        # While its handshake was answered.
+        self._close_if_revoked(connection)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        user = connection.principal.user_id
+        self.connections.discard(connection)
+        self.lifetimes.remove(connection)
+        self.presence.left(user, connection)
+        self.sessions.left(user, connection)
 
     async def run(self) -> None:
         """Everything that runs beside the doors, until cancelled."""
 
         async def pushes_were_lost() -> None:
             self.head_check.all_soon()
+            self.sessions.all_again()
 
         self.nats.when_regained(pushes_were_lost)
         async with asyncio.TaskGroup() as tasks:
@@ -84,46 +96,35 @@ class Gateway:
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
             tasks.create_task(self.authenticator.run(), name="keys")
-            tasks.create_task(self._close_expired(), name="expiry")
-
-    async def drain(self, seconds: float) -> None:
-        """Send every client away, spread over a time; they come back to another gateway."""
-        self.draining = True
-        leaving = list(self.connections)
-        secrets.SystemRandom().shuffle(leaving)
-        pause = seconds / max(1, len(leaving))
-        for connection in leaving:
-            after = secrets.randbelow(int(seconds * 1000) + 1)
-            frame = reconnect(after_milliseconds=after, reason="drain")
-            connection.socket.send(frame.decode())
-            connection.socket.close(CloseCode.DRAIN, "come back")
-            await asyncio.sleep(pause)
+            tasks.create_task(self.lifetimes.run(), name="lifetimes")
+            tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
+            tasks.create_task(self.sessions.run(), name="sessions")
+            tasks.create_task(self.fleet.run(), name="fleet")
 
     def ready(self) -> str | None:
         """Why no client should come, or None."""
         if self.draining:
             return "draining"
+        if not self.revocations.known:
+            return "the revocations could not be read yet"
         if not self.nats.is_connected:
             return "nats is away"
         return self.authenticator.ready()
 
-    async def _close_expired(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            now = time.time()
-            for connection in list(self.connections):
-                over = now - connection.principal.expires_at
-                if over >= 0:
-                    connection.expired()
-                if over > self.token_grace_seconds:
-                    connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
+    def _close_revoked(self) -> None:
+        for connection in self.connections:
+            self._close_if_revoked(connection)
+
+    def _close_if_revoked(self, connection: Connection) -> None:
+        if self.revocations.covers(connection.principal):
+            connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
 
 
 def public_app(gateway: Gateway) -> Starlette:
     """The app that clients reach."""
 
     async def websocket(socket: WebSocket) -> None:
-        await _serve(gateway, socket)
+        await serve(gateway, socket)
 
     async def feed(request: Request) -> Response:
         return await _feed(gateway, request)
@@ -160,139 +161,7 @@ async def _feed(gateway: Gateway, request: Request) -> Response:
         await gateway.authorizer.require(principal, feed)
         query = parse_query(request.query_params)
         return JSONResponse(await snapshot(gateway.reader, principal, feed, query))
-    except Refused as refused:
-        return _refusal(refused)
-    except Unavailable as error:
-        logger.warning("a snapshot could not be read: %s", error)
-        return _problem(503, "unavailable", ERRORS["unavailable"], retryable=True)
-
-
-async def _serve(gateway: Gateway, websocket: WebSocket) -> None:
-    try:
-        principal, feeds, refused = await _admit(gateway, websocket)
-        # One that is out of date is found out by the first page, and answered by a reset.
-        epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
-    except Refused as fault:
-        await websocket.send_denial_response(_refusal(fault))
-        return
-    except Unavailable as error:
-        logger.warning("a client was refused: %s", error)
-        answer = _problem(503, "unavailable", ERRORS["unavailable"], retryable=True)
-        await websocket.send_denial_response(answer)
-        return
-    subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered_subprotocols(websocket) else None
-    await websocket.accept(subprotocol)
-    connection = Connection(
-        secrets.token_hex(8),
-        principal,
-        epoch=epoch,
-        catch_ups=gateway.catch_up,
-        subscriptions=gateway.hub,
-    )
-    connection.socket = Socket(websocket, on_room=connection.has_room)
-    writer = asyncio.create_task(connection.socket.write(), name=f"write-{connection.id}")
-    gateway.connections.add(connection)
-    gateway.presence.joined(principal.user_id, connection)
-    try:
-        connection.establish(feeds, refused)
-        gateway.head_check.add(connection)
-        await _read(gateway, websocket, connection)
-    except WebSocketDisconnect:
-        pass
-    finally:
-        gateway.connections.discard(connection)
-        gateway.presence.left(principal.user_id, connection)
-        gateway.head_check.remove(connection)
-        connection.leave()
-        writer.cancel()
-
-
-async def _admit(
-    gateway: Gateway, websocket: WebSocket
-) -> tuple[Principal, list[str], dict[str, str]]:
-    """Who comes, which feeds are asked for, and which of them the authorizer refuses.
-
-    The cheapest checks come first.
-    """
-    if gateway.draining:
-        raise Unavailable("gateway", "it is draining")
-    if not gateway.authenticator.allows_origin(websocket):
-        raise AccessRefused("origin_forbidden", "pages of this origin may not connect")
-    principal = await gateway.authenticator.principal(websocket)
-    feeds = _feeds_of(websocket)
-    allowed = [feed for feed in feeds if principal.may_follow(feed)]
-    refused = await gateway.authorizer.refusals(principal, allowed)
-    if feeds and len(refused) == len(allowed):
-        if "unavailable" in refused.values():
-            raise Unavailable("authorizer", "it does not say which feeds are allowed")
-        raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
-    return principal, feeds, refused
-
-
-def _feeds_of(request: HTTPConnection) -> list[str]:
-    text = request.query_params.get("feeds", "")
-    feeds = list(dict.fromkeys(feed for feed in text.split(",") if feed))
-    if len(feeds) > FEEDS_MAX:
-        raise Refused("too_many_feeds", ERRORS["too_many_feeds"])
-    if not all(map(is_feed, feeds)):
-        raise Refused("feed_invalid", ERRORS["feed_invalid"])
-    return feeds
-
-
-async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) -> None:
-    """Read frames until the client is gone or has sent too many bad ones."""
-    bad_frames = 0
-    while bad_frames < BAD_FRAMES_MAX:
-        await connection.socket.room()
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        text = message.get("text")
-        try:
-            if text is None:
-                raise FrameRefused("frame_invalid", "frames are text")
-            await _carry_out(gateway, connection, text)
-        except Unavailable as error:
-            logger.warning("a frame could not be carried out: %s", error)
-            connection.error("unavailable", ERRORS["unavailable"])
-        except Refused as refused:
-            bad_frames += 1
-            connection.error(refused.code, refused.detail)
-    connection.socket.close(CloseCode.BAD_FRAME, "too many bad frames")
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass
-
-
-async def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
-    frame = decode_frame(text)
-    # The next report looks at what has become of it, also when it is refused half-way.
-    gateway.presence.changed(connection.principal.user_id)
-    if isinstance(frame, Subscribe):
-        refused = await gateway.authorizer.refusals(connection.principal, frame.feeds)
-        connection.subscribe(frame.feeds, frame.cursor, refused)
-    elif isinstance(frame, Unsubscribe):
-        connection.unsubscribe(frame.feeds)
-    elif isinstance(frame, Refresh):
-        principal = await gateway.authenticator.verify(frame.token)
-        if principal.user_id != connection.principal.user_id:
-            raise AccessRefused("token_invalid", "it is another user's")
-        refused = await gateway.authorizer.refusals(principal, connection.feeds)
-        connection.refresh(principal, refused)
-    elif isinstance(frame, Visibility):
-        connection.visible = frame.state == "visible"
-    # `seen` is a hint; nothing here depends on it yet.
-
-
-def _refusal(refused: Refused) -> Response:
-    status = STATUS.get(refused.code, 400)
-    return _problem(status, refused.code, refused.detail, retryable=False)
-
-
-def _problem(status: int, code: str, message: str, *, retryable: bool) -> Response:
-    body = {"error": {"code": code, "message": message, "retryable": retryable}}
-    headers = {"Retry-After": "1"} if retryable else {}
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="livefeed"'
-    return Response(
-        json.dumps(body), status_code=status, headers=headers, media_type="application/json"
-    )
+    except (Refused, Unavailable) as error:
+        if isinstance(error, Unavailable):
+            logger.warning("a snapshot could not be read: %s", error)
+        return refusal(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import HTTPConnection
 
@@ -18,11 +18,18 @@ class Authenticator:
     """Verifies tokens and origins.
 
     Args:
-        settings: What tokens and origins must be like.
+        settings: The key, the origins.
+        check: Called with each principal; raises what it is refused with, such as a revocation.
         keys: The keys of `LIVEFEED_JWKS_URL`, where it is set.
     """
 
-    def __init__(self, settings: Settings, keys: KeySet | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        check: Callable[[Principal], None],
+        keys: KeySet | None = None,
+    ) -> None:
+        self._check = check
         self._keys = keys
         self._verifier = TokenVerifier(settings, keys)
         self._feeds_default = settings.feeds_default
@@ -44,9 +51,11 @@ class Authenticator:
         return await self.verify(_token_of(request))
 
     async def verify(self, token: str) -> Principal:
-        """The holder of a token; raises AccessRefused, Unavailable."""
+        """The holder of a token; raises AccessRefused, Unavailable, and what `check` raises."""
         claims = await self._verifier.verify(token)
-        return principal_of(claims, feeds_default=self._feeds_default)
+        principal = principal_of(claims, feeds_default=self._feeds_default)
+        self._check(principal)
+        return principal
 
     def allows_origin(self, request: HTTPConnection) -> bool:
         """Whether a page of this origin may connect; what sends no Origin is no browser."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 import time
 from collections.abc import Coroutine, Iterator
@@ -13,12 +14,18 @@ from typing import NamedTuple
 import uvicorn
 from starlette.applications import Starlette
 
+from gateway.admission import Admission
 from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.authorizer import Authorize, Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.connection import Connection
+from gateway.drain import Lifetimes, drain
+from gateway.fleet import Fleet
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
+from gateway.revocations import RevocationWatch
+from gateway.sessions import Sessions
 from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
@@ -27,6 +34,7 @@ from livefeed.errors import Misconfigured
 from livefeed.limits import INBOUND_FRAME_BYTES_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
+from livefeed.shedding import ShedPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -68,19 +76,32 @@ def build_gateway(
     access: Access,
 ) -> Gateway:
     """Put the parts together."""
+    name = secrets.token_hex(8)
     reader = LogReader(primary, replica)
     hub, presence = Hub(nats), Presence()
+    connections: set[Connection] = set()
+    revocations = RevocationWatch(nats, primary)
+    authenticator = Authenticator(settings, revocations.check, access.keys)
+    authorizer = Authorizer(access.authorize, clock=time.monotonic)
+    policy = ShedPolicy(
+        begin_share=settings.shed_share, connections_min=settings.shed_connections_min
+    )
     return Gateway(
         nats=nats,
-        authenticator=Authenticator(settings, access.keys),
-        authorizer=Authorizer(access.authorize, clock=time.monotonic),
+        authenticator=authenticator,
+        authorizer=authorizer,
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
         head_check=HeadCheck(reader),
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
-        token_grace_seconds=settings.token_grace_seconds,
+        admission=Admission(settings, authenticator, authorizer),
+        revocations=revocations,
+        sessions=Sessions(nats, name, settings.connections_per_user_max),
+        lifetimes=Lifetimes(settings.connection_age_seconds_max, settings.token_grace_seconds),
+        fleet=Fleet(nats, name, connections, policy),
+        connections=connections,
     )
 
 
@@ -100,7 +121,9 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         tasks.create_task(ops.serve([ops_listening]), name="ops")
         logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
         await _first(leave.wait(), gateway.nats.closed_for_good.wait())
-        await gateway.drain(settings.drain_seconds)
+        await drain(
+            gateway, wait_seconds=settings.drain_wait_seconds, seconds=settings.drain_seconds
+        )
         public.should_exit = True
         await serving
         ops.should_exit = True

@@ -28,10 +28,11 @@ class Principal:
     """Feed names, or prefixes that end in `*`."""
     expires_at: float
     """Seconds since 1970."""
-    token_id: str | None = None
-    """The claim `jti`, by which one token is revoked."""
-    issued_at: float | None = None
-    """The claim `iat`, seconds since 1970: what was issued before a user was revoked is too old."""
+    token_id: str = ""
+    """The claim `jti`, by which one token is revoked; empty when it has none."""
+    issued_at: float = 0.0
+    """The claim `iat`, seconds since 1970: what was issued before a user was revoked is too old; 0
+    when it does not say."""
 
     def may_follow(self, feed: str) -> bool:
         """Whether the token allows a feed."""
@@ -61,10 +62,10 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
         raise AccessRefused(
             "token_invalid", "feeds must hold feed names or prefixes such as news-*"
         )
-    token_id = claims.get("jti")
-    if token_id is not None and not (isinstance(token_id, str) and is_id(token_id)):
+    token_id = claims.get("jti", "")
+    if not isinstance(token_id, str) or (token_id and not is_id(token_id)):
         raise AccessRefused("token_invalid", "jti must be 1 to 128 characters, none of control")
-    issued_at = None if claims.get("iat") is None else _moment(claims, "iat")
+    issued_at = _moment(claims, "iat") if "iat" in claims else 0.0
     return Principal(user_id, tuple(feeds), _moment(claims, "exp"), token_id, issued_at)
 
 

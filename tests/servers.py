@@ -321,6 +321,7 @@ class Stack:
         self.settings: dict[str, Any] = {
             "stream_bytes_max": STREAM_BYTES_MAX,
             "jwt_secret": secrets.token_hex(32),
+            "drain_wait_seconds": 0,
             "drain_seconds": 0.2,
             "window_medium_seconds": 0.2,
             "window_low_seconds": 0.4,
@@ -456,6 +457,7 @@ class Stack:
         feeds: Sequence[str] = ("home",),
         *,
         gateway: Process | None = None,
+        url: str | None = None,
         **options: Any,
     ) -> LiveFeed:
         """Return a client that the test itself iterates over; options go to `LiveFeed`."""
@@ -463,7 +465,7 @@ class Stack:
 
         options.setdefault("token", self.token(user))
         options.setdefault("timing", Timing(backoff_first=0.05, backoff_max=0.5))
-        url = self.url if gateway is None else gateway.url
+        url = url or (self.url if gateway is None else gateway.url)
         client = LiveFeed(url, feeds=feeds, **options)
         self._clients.append(client)
         return client

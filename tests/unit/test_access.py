@@ -60,7 +60,6 @@ def test_a_token_without_the_claim_has_the_default() -> None:
         {"iat": True},
         {"iat": [1]},
         {"jti": 7},
-        {"jti": ""},
         {"jti": "a" * 129},
         {"jti": "a\0"},
     ],
@@ -76,7 +75,7 @@ def test_a_principal_can_be_told_from_an_older_one() -> None:
     principal = principal_of(claims(jti="t1", iat=1_900_000_000), feeds_default=["*"])
     assert (principal.token_id, principal.issued_at) == ("t1", 1.9e9)
     principal = principal_of(claims(), feeds_default=["*"])
-    assert (principal.token_id, principal.issued_at) == (None, None)
+    assert (principal.token_id, principal.issued_at) == ("", 0.0)
 
 
 @pytest.mark.parametrize("user", ["*", ">", "a.*", "feed.>", "ä", "a b"])
