@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from gateway.admission import Admission, Visitor
 from gateway.auth import Authenticator
+from gateway.authorizer import Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.drain import Lifetimes
@@ -29,7 +30,7 @@ from gateway.sessions import Sessions
 from gateway.snapshots import parse_query, snapshot
 from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
-from livefeed.errors import AccessRefused, Refused, Unavailable
+from livefeed.errors import Refused, Unavailable
 from livefeed.identity import is_feed
 from livefeed.protocol import ERRORS, CloseCode
 
@@ -44,6 +45,7 @@ class Gateway:
 
     nats: Nats
     authenticator: Authenticator
+    authorizer: Authorizer
     reader: LogReader
     hub: Hub
     catch_up: CatchUp
@@ -63,7 +65,7 @@ class Gateway:
         """The load level; normal as long as nothing measures it."""
         return getattr(getattr(self, "load", None), "level", "normal")
 
-    def admit(self, request: HTTPConnection) -> AbstractContextManager[Visitor]:
+    def admit(self, request: HTTPConnection) -> AbstractAsyncContextManager[Visitor]:
         """Let a connection in for as long as the context lasts, or raise why not."""
         return self.admission.enter(request, draining=self.draining, level=self.level)
 
@@ -97,6 +99,7 @@ class Gateway:
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
+            tasks.create_task(self.authenticator.run(), name="keys")
             tasks.create_task(self.lifetimes.run(), name="lifetimes")
             tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
             tasks.create_task(self.sessions.run(), name="sessions")
@@ -108,7 +111,9 @@ class Gateway:
             return "draining"
         if not self.revocations.known:
             return "the revocations could not be read yet"
-        return None if self.nats.is_connected else "nats is away"
+        if not self.nats.is_connected:
+            return "nats is away"
+        return self.authenticator.ready()
 
     def _close_revoked(self) -> None:
         for connection in self.connections:
@@ -163,11 +168,10 @@ def ops_app(gateway: Gateway) -> Starlette:
 async def _feed(gateway: Gateway, request: Request) -> Response:
     feed = request.path_params["feed"]
     try:
-        principal = gateway.authenticator.principal(request)
+        principal = await gateway.authenticator.principal(request)
         if not is_feed(feed):
             raise Refused("feed_invalid", ERRORS["feed_invalid"])
-        if not principal.may_follow(feed):
-            raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
+        await gateway.authorizer.require(principal, feed)
         query = parse_query(request.query_params)
         return JSONResponse(await snapshot(gateway.reader, principal, feed, query))
     except (Refused, Unavailable) as error:

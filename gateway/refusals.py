@@ -20,6 +20,7 @@ STATUS: Final[Mapping[str, int]] = {
     "feed_forbidden": 403,
     "origin_forbidden": 403,
     "feed_invalid": 400,
+    "too_many_feeds": 400,
     "parameter_invalid": 400,
     "upgrade_required": 426,
     "too_many_connections": 429,

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,6 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from gateway.admission import Admission
 from gateway.app import Asgi, Gateway, ops_app, public_app
 from gateway.auth import Authenticator
+from gateway.authorizer import Authorize, Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.drain import Lifetimes, drain
@@ -26,6 +29,7 @@ from gateway.presence import Presence, PresenceReport
 from gateway.revocations import RevocationWatch
 from gateway.sessions import Sessions
 from gateway.wire import GuardedHttp, GuardedWebSocket, check_uvicorn
+from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
@@ -40,6 +44,15 @@ logger = logging.getLogger(__name__)
 CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
 REFUSALS = ("without completing handshake", "Invalid HTTP request", "Unsupported upgrade")
+
+
+class Access(NamedTuple):
+    """What whoever runs this gateway brings along."""
+
+    keys: KeySet | None = None
+    """The keys of `LIVEFEED_JWKS_URL`."""
+    authorize: Authorize | None = None
+    """The function of `LIVEFEED_AUTHORIZER`."""
 
 
 class _Refusals(logging.Filter):
@@ -60,30 +73,38 @@ class Server(uvicorn.Server):
         yield
 
 
-def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool | None) -> Gateway:
+def build_gateway(
+    settings: Settings,
+    nats: Nats,
+    primary: Pool,
+    replica: Pool | None,
+    access: Access,
+) -> Gateway:
     """Put the parts together."""
     name = secrets.token_hex(8)
     reader = LogReader(primary, replica)
     hub, presence = Hub(nats), Presence()
     connections: set[Connection] = set()
     revocations = RevocationWatch(nats, primary)
-    authenticator = Authenticator(settings, revocations.check)
+    authenticator = Authenticator(settings, revocations.check, access.keys)
+    authorizer = Authorizer(access.authorize, clock=time.monotonic)
     policy = ShedPolicy(
         begin_share=settings.shed_share, connections_min=settings.shed_connections_min
     )
     return Gateway(
         nats=nats,
         authenticator=authenticator,
+        authorizer=authorizer,
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
         head_check=HeadCheck(reader),
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
-        admission=Admission(settings, authenticator),
+        admission=Admission(settings, authenticator, authorizer),
         revocations=revocations,
         sessions=Sessions(nats, name, settings.connections_per_user_max),
-        lifetimes=Lifetimes(settings.connection_age_seconds_max),
+        lifetimes=Lifetimes(settings.connection_age_seconds_max, settings.token_grace_seconds),
         fleet=Fleet(nats, name, connections, policy),
         connections=connections,
     )

@@ -131,6 +131,26 @@ HEAD_CHECK_FIRST_SECONDS: Final = 1.0
 """The first head check after a connect."""
 TOKEN_BYTES_MAX: Final = 8 * KIB
 """Longest token, checked before it is decoded."""
+KEYS_SECONDS: Final = 300.0
+"""How often the keys of LIVEFEED_JWKS_URL are read again."""
+KEYS_PAUSE_SECONDS: Final = 10.0
+"""How seldom tokens with an unknown key have them read; and the pause after a read that failed."""
+KEYS_SECONDS_MAX: Final = 86_400.0
+"""Keys that could not be read again for so long are believed no more."""
+KEYS_FETCH_SECONDS_MAX: Final = 5.0
+"""How long their server may take."""
+KEYS_BYTES_MAX: Final = 256 * KIB
+"""Largest JWKS."""
+KEYS_MAX: Final = 64
+"""Keys of a JWKS that are looked at."""
+AUTHORIZE_SECONDS_MAX: Final = 2.0
+"""How long LIVEFEED_AUTHORIZER may take, with the wait for its turn."""
+AUTHORIZE_AT_ONCE: Final = 64
+"""Questions that a gateway asks it at the same time."""
+AUTHORIZED_SECONDS: Final = 30.0
+"""How long its answer is believed."""
+AUTHORIZED_MAX: Final = 100_000
+"""Answers that a gateway remembers."""
 COMMANDS_A_SECOND: Final = 20
 """Frames that a client may send in a second; each one above it is answered with an error."""
 COMMANDS_BURST: Final = 40
