@@ -19,6 +19,7 @@ from gateway.auth import Authenticator, offered_subprotocols
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.hub import Hub
+from gateway.load_level import Load
 from gateway.presence import Presence, PresenceReport
 from gateway.snapshots import parse_query, snapshot
 from gateway.socket import Socket
@@ -65,6 +66,7 @@ class Gateway:
     head_check: HeadCheck
     presence: Presence
     presence_report: PresenceReport
+    load: Load
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
 
@@ -80,6 +82,7 @@ class Gateway:
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
             tasks.create_task(self._close_expired(), name="expiry")
+            tasks.create_task(self.load.run(), name="load")
 
     async def drain(self, seconds: float) -> None:
         """Send every client away, spread over a time; they come back to another gateway."""
@@ -130,7 +133,9 @@ def ops_app(gateway: Gateway) -> Starlette:
     """The app that balancers and people on the host reach."""
 
     async def health(_request: Request) -> Response:
-        return JSONResponse({"status": "ok", "connections": len(gateway.connections)})
+        connections = len(gateway.connections)
+        body = {"status": "ok", "connections": connections, "load": gateway.load.described()}
+        return JSONResponse(body)
 
     async def readiness(_request: Request) -> Response:
         reason = gateway.ready()
@@ -202,6 +207,8 @@ def _admit(gateway: Gateway, websocket: WebSocket) -> tuple[Principal, list[str]
     """Who comes, and which feeds are asked for; cheapest checks first."""
     if gateway.draining:
         raise Unavailable("gateway", "it is draining")
+    if gateway.load.level == "critical":
+        raise Unavailable("gateway", "its load is critical")
     if not gateway.authenticator.allows_origin(websocket):
         raise AccessRefused("origin_forbidden", "pages of this origin may not connect")
     principal = gateway.authenticator.principal(websocket)

@@ -15,11 +15,12 @@ from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.hub import Hub
+from gateway.listening import Doors, listen
+from gateway.load_level import Load
 from gateway.presence import Presence, PresenceReport
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
-from livefeed.errors import Misconfigured
 from livefeed.limits import INBOUND_FRAME_BYTES_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
@@ -41,6 +42,15 @@ class _Denials(logging.Filter):
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: the drain comes before its own shutdown."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serving = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        self.serving.set()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take none: `run_gateway` decides when to leave."""
@@ -60,25 +70,40 @@ def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool |
         head_check=HeadCheck(reader),
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
+        load=Load(nats, settings),
     )
 
 
-async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event) -> None:
+async def run_gateway(
+    settings: Settings, gateway: Gateway, leave: asyncio.Event, doors: Doors | None = None
+) -> None:
     """Serve until told to leave, then drain.
+
+    Args:
+        settings: Where to listen, and how long to drain.
+        gateway: What to serve.
+        leave: Told to leave.
+        doors: Sockets that others listen on too; without them it opens its own.
 
     Raises:
         Misconfigured: When a port is taken.
     """
     logging.getLogger("uvicorn.error").addFilter(_Denials())
-    listening = _listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT")
-    ops_listening = _listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT")
+    doors = doors or Doors(
+        listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT"),
+        listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT"),
+    )
     public, ops = _server(public_app(gateway)), _server(ops_app(gateway))
     async with asyncio.TaskGroup() as tasks:
         beside = tasks.create_task(gateway.run(), name="gateway")
-        serving = tasks.create_task(public.serve([listening]), name="public")
-        tasks.create_task(ops.serve([ops_listening]), name="ops")
-        logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
+        serving = tasks.create_task(public.serve([doors.public]), name="public")
+        tasks.create_task(ops.serve([doors.ops]), name="ops")
+        logger.info("gateway: ready on http://%s:%d", *doors.public.getsockname()[:2])
+        tasks.create_task(_say_started(doors, public, ops), name="started")
         await _first(leave.wait(), gateway.nats.closed_for_good.wait())
+        if doors.handed_over.is_set():
+            for server in (*public.servers, *ops.servers):
+                server.close()
         await gateway.drain(settings.drain_seconds)
         public.should_exit = True
         await serving
@@ -106,18 +131,10 @@ def _server(app: Starlette) -> Server:
     return Server(config)
 
 
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        detail = f"{host}:{port} cannot be used ({error.strerror}); set {setting} to a free port"
-        raise Misconfigured(detail) from error
-    listening.listen(4096)
-    listening.setblocking(False)
-    return listening
+async def _say_started(doors: Doors, *servers: Server) -> None:
+    for server in servers:
+        await server.serving.wait()
+    doors.say_started()
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

@@ -30,6 +30,9 @@ DEAD_LETTERS_ALL: Final = "feed.dlq.>"
 
 CONTROL_WAKE: Final = "feed.control.wake"
 """A hint that updates may be waiting; the pool looks at once."""
+CONTROL_LOAD: Final = "feed.control.load"
+"""Where each gateway says its load level."""
+CONTROL_WORKERS_ALL: Final = "feed.control.workers.*"
 
 _literal = re.compile(r"[^\s.*>\x00-\x20\x7f\ufffd]+")
 
