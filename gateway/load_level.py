@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import secrets
 import time
 from collections.abc import Mapping
@@ -78,18 +79,21 @@ class Samples:
         self._cores: Final = min(1.0, cores() / workers)
         self._cpu_seconds, self._at = time.process_time(), time.monotonic()
         self._loop_lag = 0.0
+        self._probe_due_at = math.inf
 
     async def probe(self) -> None:
         """Find out how late timers come, until cancelled."""
         while True:
-            due_at = time.monotonic() + LOOP_PROBE_SECONDS
+            self._probe_due_at = time.monotonic() + LOOP_PROBE_SECONDS
             await asyncio.sleep(LOOP_PROBE_SECONDS)
-            self._loop_lag = max(self._loop_lag, time.monotonic() - due_at)
+            self._loop_lag = max(self._loop_lag, time.monotonic() - self._probe_due_at)
 
     def take(self) -> dict[Input, float | None]:
         """The values since the last time."""
         cpu_seconds, now = time.process_time(), time.monotonic()
         passed = max(now - self._at, 1e-3) * self._cores
+        # The probe itself may be what is late.
+        self._loop_lag = max(self._loop_lag, now - self._probe_due_at)
         values: dict[Input, float | None] = {
             "cpu": (cpu_seconds - self._cpu_seconds) / passed,
             "memory": memory_bytes() / self._memory_bytes_max,

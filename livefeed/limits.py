@@ -113,7 +113,7 @@ LOAD_SAMPLE_SECONDS: Final = 1.0
 """How often a gateway takes a sample of its load and says its level; a setting may change it."""
 LOOP_PROBE_SECONDS: Final = 0.1
 """How often a timer finds out how late the event loop is."""
-LOAD_ANNOUNCED_SECONDS_MAX: Final = 10.0
+LOAD_ANNOUNCED_SECONDS_MAX: Final = 5.0
 """A gateway's level counts no more when it was silent for longer: low is pulled again."""
 
 # What prioritize asks about recipients.
