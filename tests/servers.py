@@ -344,7 +344,12 @@ class Stack:
 
     def environment(self, **more: Any) -> dict[str, str]:
         """Return the environment of a process: these settings, and none of the developer's."""
-        kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("LIVEFEED_")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            # Hundreds of processes are started: without compiled modules each takes a fifth longer.
+            if not name.upper().startswith("LIVEFEED_") and name != "PYTHONDONTWRITEBYTECODE"
+        }
         values = {**self.settings, "data": str(self.directory / "data"), **more}
         named = {
             f"LIVEFEED_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
