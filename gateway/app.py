@@ -1,30 +1,36 @@
-"""The gateway's doors: WebSocket and snapshot; on a port of their own, health and readiness."""
+"""The gateway's doors; on a port of their own, health and readiness."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
+from gateway.degraded import Degraded
+from gateway.door import feed_of
 from gateway.drain import close_expired
+from gateway.events import events
 from gateway.hub import Hub
+from gateway.long_poll import updates
 from gateway.presence import Presence, PresenceReport
 from gateway.refusals import refusal
 from gateway.snapshots import parse_query, snapshot
 from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
-from livefeed.errors import AccessRefused, Refused, Unavailable
-from livefeed.identity import is_feed
-from livefeed.protocol import ERRORS
+from livefeed.errors import Refused, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +47,8 @@ class Gateway:
     head_check: HeadCheck
     presence: Presence
     presence_report: PresenceReport
-    connections: set[Connection] = field(default_factory=set)
+    degraded: Degraded
+    connections: set[Connection]
     draining: bool = False
 
     async def run(self) -> None:
@@ -55,6 +62,7 @@ class Gateway:
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
+            tasks.create_task(self.degraded.run(), name="degraded")
             tasks.create_task(close_expired(self), name="expiry")
 
     def ready(self) -> str | None:
@@ -70,14 +78,31 @@ def public_app(gateway: Gateway) -> Starlette:
     async def websocket(socket: WebSocket) -> None:
         await serve(gateway, socket)
 
-    async def feed(request: Request) -> Response:
-        return await _feed(gateway, request)
+    def get(path: str, answer: Callable[[Gateway, Request], Awaitable[ASGIApp]]) -> Route:
+        async def endpoint(request: Request) -> ASGIApp:
+            try:
+                return await answer(gateway, request)
+            except (Refused, Unavailable) as error:
+                if isinstance(error, Unavailable):
+                    logger.warning("%s was refused: %s", request.url.path, error)
+                return refusal(error)
 
+        return Route(path, endpoint, methods=["GET"])
+
+    cross_origin = Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(gateway.authenticator.origins),
+        allow_headers=["Authorization", "Last-Event-ID"],
+        expose_headers=["Retry-After"],
+    )
     return Starlette(
         routes=[
             WebSocketRoute("/v1/ws", websocket),
-            Route("/v1/feeds/{feed}", feed, methods=["GET"]),
-        ]
+            get("/v1/feeds/{feed}", _feed),
+            get("/v1/feeds/{feed}/events", events),
+            get("/v1/feeds/{feed}/updates", updates),
+        ],
+        middleware=[cross_origin],
     )
 
 
@@ -97,16 +122,7 @@ def ops_app(gateway: Gateway) -> Starlette:
 
 
 async def _feed(gateway: Gateway, request: Request) -> Response:
-    feed = request.path_params["feed"]
-    try:
-        principal = gateway.authenticator.principal(request)
-        if not is_feed(feed):
-            raise Refused("feed_invalid", ERRORS["feed_invalid"])
-        if not principal.may_follow(feed):
-            raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
-        query = parse_query(request.query_params)
-        return JSONResponse(await snapshot(gateway.reader, principal, feed, query))
-    except (Refused, Unavailable) as error:
-        if isinstance(error, Unavailable):
-            logger.warning("a snapshot could not be read: %s", error)
-        return refusal(error)
+    principal = gateway.authenticator.principal(request)
+    feed = feed_of(request, principal)
+    query = parse_query(request.query_params)
+    return JSONResponse(await snapshot(gateway.reader, principal, feed, query))

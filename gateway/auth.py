@@ -19,7 +19,8 @@ class Authenticator:
     def __init__(self, settings: Settings) -> None:
         self._verifier = TokenVerifier(settings)
         self._feeds_default = settings.feeds_default
-        self._origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+        self.origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+        """Of pages that may connect, or `*`."""
 
     def principal(self, request: HTTPConnection) -> Principal:
         """The holder of the request's token; raises AccessRefused."""
@@ -32,14 +33,14 @@ class Authenticator:
     def allows_origin(self, request: HTTPConnection) -> bool:
         """Whether a page of this origin may connect; what sends no Origin is no browser."""
         origins = request.headers.getlist("origin")
-        if not origins or "*" in self._origins:
+        if not origins or "*" in self.origins:
             return True
         if len(origins) > 1:
             return False
         # Exact scheme, host and port: a prefix or suffix would let somebody else's host through.
         origin = origins[0].lower()
         same = origin in {f"http://{_host(request)}", f"https://{_host(request)}"}
-        return same or origin in self._origins
+        return same or origin in self.origins
 
 
 def offered_subprotocols(request: HTTPConnection) -> list[str]:

@@ -10,10 +10,11 @@ import asyncio
 import functools
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
-from gateway.connection import Connection, page_frame
+from gateway.connection import Connection, PageFrames, page_frame
 from gateway.hub import Hub
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
@@ -50,12 +51,15 @@ class LogReader:
         self._replica = replica
         self.epoch: str | None = None
         """The log's, as last read."""
+        self.failing = False
+        """Whether the last read of the primary failed."""
         self.replica_pages = 0
         self.primary_pages = 0
 
     async def heads(self, channels: Sequence[str]) -> Heads:
         """The heads at the primary; raises Unavailable."""
-        heads = await read_heads(self._primary, channels)
+        with self._noted():
+            heads = await read_heads(self._primary, channels)
         self.epoch = heads.epoch
         return heads
 
@@ -82,9 +86,19 @@ class LogReader:
 
     async def _from_primary(self, places: Sequence[Place]) -> list[Page]:
         self.primary_pages += len(places)
-        pages = await read_pages(self._primary, places, bytes_max=_share(places))
+        with self._noted():
+            pages = await read_pages(self._primary, places, bytes_max=_share(places))
         self.epoch = pages[0].epoch
         return pages
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except Unavailable:
+            self.failing = True
+            raise
+        self.failing = False
 
 
 def _share(places: Sequence[Place]) -> int:
@@ -147,9 +161,9 @@ class CatchUp:
             self._reads.release()
         self._channels_max = min(GATHERED_CHANNELS_MAX, self._channels_max * 2)
         for ((_, after), asked), page in zip(batch.items(), pages, strict=True):
-            frame = functools.cache(functools.partial(page_frame, page, after))
+            frames = functools.cache(functools.partial(page_frame, page, after))
             for number, (connection, position) in enumerate(asked.items(), 1):
-                _give(connection, page, position, after, frame)
+                _give(connection, page, position, after, frames)
                 if number % CONNECTIONS_A_TURN == 0:
                     await asyncio.sleep(0)
 
@@ -170,10 +184,10 @@ class CatchUp:
 
 
 def _give(
-    connection: Connection, page: Page, position: Position, after: int, frame: Callable[[], str]
+    connection: Connection, page: Page, position: Position, after: int, frames: PageFrames
 ) -> None:
     try:
-        connection.page(page, position, after=after, frame=frame)
+        connection.page(page, position, after=after, frames=frames)
     except Exception:
         # One connection's trouble must not become the others'.
         logger.exception("a page could not be given to a connection")
@@ -186,6 +200,7 @@ class HeadCheck:
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
         self._due: dict[Connection, float] = {}
+        self._seconds = HEAD_CHECK_SECONDS
         self.found_behind = 0
 
     def add(self, connection: Connection) -> None:
@@ -203,6 +218,13 @@ class HeadCheck:
         for connection in self._due:
             self._due[connection] = now + random.random()
 
+    def every(self, seconds: float) -> None:
+        """Check every connection this often from now on."""
+        self._seconds = seconds
+        now = asyncio.get_running_loop().time()
+        for connection, due_at in self._due.items():
+            self._due[connection] = min(due_at, now + seconds * random.random())
+
     async def run(self) -> None:
         """Check for ever."""
         while True:
@@ -218,7 +240,7 @@ class HeadCheck:
             if connection in self._due:
                 # Spread by up to a tenth, so that what connected together does not stay together.
                 spread = 0.95 + random.random() / 10
-                self._due[connection] = now + HEAD_CHECK_SECONDS * spread
+                self._due[connection] = now + self._seconds * spread
         marks = {connection: connection.marks() for connection in connections}
         channels = {channel for one in marks.values() for channel in one.places}
         if not channels:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
+from gateway.frames import Frame
 from gateway.socket import Socket
 from livefeed import protocol
 from livefeed.access import Principal
@@ -17,10 +18,18 @@ from livefeed.adapters.postgres.reads import Heads, Page
 from livefeed.channel import channels_of, client_name, feed_of
 from livefeed.cursor import Cursor, client_epoch, resolve
 from livefeed.errors import Refused
+from livefeed.filters import ALL_TYPES, Types, of_types
 from livefeed.identity import is_feed
 from livefeed.limits import CONNECTION_FEEDS_MAX, PAGES_OUTSTANDING_MAX
 from livefeed.messages import LiveChannel, public_update
 from livefeed.position import Position, Verdict
+from livefeed.update import KINDS
+
+LiveFrames = Callable[[Types], Frame | None]
+"""The frame of a live batch for each filter, made once for all connections; None when nothing of it
+passes."""
+PageFrames = Callable[[Types], Frame]
+"""The frame of a page for each filter; one that is empty still says where it reaches."""
 
 
 class CatchUps(Protocol):
@@ -77,10 +86,13 @@ class Connection:
         epoch: str,
         catch_ups: CatchUps,
         subscriptions: Subscriptions,
+        types: Types = ALL_TYPES,
     ) -> None:
         self.id = connection_id
         self.principal = principal
         self.epoch = epoch
+        self.types = types
+        """The types of updates that it is sent."""
         self.socket: Socket
         self.visible = True
         """Whether anybody looks; it is sent everything either way."""
@@ -158,8 +170,8 @@ class Connection:
             names = ", ".join(forbidden)[:200]
             self.error("feed_forbidden", f"{names}: {protocol.ERRORS['feed_forbidden']}")
 
-    def live(self, epoch: str, batch: LiveChannel, frame: Callable[[], str]) -> None:
-        """Take a live batch of a channel; `frame` makes its frame, once for all connections."""
+    def live(self, epoch: str, batch: LiveChannel, frames: LiveFrames) -> None:
+        """Take a live batch of a channel."""
         position = self.positions.get(batch.channel)
         if position is None:
             return
@@ -170,8 +182,11 @@ class Connection:
         complete = batch.updates is not None and self.socket.has_room
         verdict = position.live(batch.start, batch.end, complete=complete)
         if verdict is Verdict.SEND:
-            self._floors[batch.channel] = batch.floor
-            self.socket.send(frame())
+            frame = frames(self.types)
+            # A floor that was not told stays to be told: by the next frame, or the head check.
+            if frame is not None:
+                self._floors[batch.channel] = batch.floor
+                self.socket.send(frame)
         elif verdict is Verdict.CATCH_UP:
             self._ask(batch.channel)
 
@@ -208,14 +223,14 @@ class Connection:
                 position.begin()
                 self._ask(channel)
 
-    def page(self, page: Page, asked: Position, *, after: int, frame: Callable[[], str]) -> None:
+    def page(self, page: Page, asked: Position, *, after: int, frames: PageFrames) -> None:
         """Take a page of the log.
 
         Args:
             page: The page.
             asked: The position that it was asked for.
             after: Where that was at the time.
-            frame: Makes its frame, once for all connections.
+            frames: Its frame for each filter, made once for all connections.
         """
         if self.positions.get(page.channel) is not asked or asked.position != after:
             return  # Unsubscribed or begun again meanwhile; a new request is under way.
@@ -225,13 +240,13 @@ class Connection:
         elif after > page.head:
             self._restart(page.channel, "position_ahead")
         else:
-            self._take(page, asked, after, frame)
+            self._take(page, asked, after, frames)
         self._go_on()
 
-    def _take(self, page: Page, position: Position, after: int, frame: Callable[[], str]) -> None:
+    def _take(self, page: Page, position: Position, after: int, frames: PageFrames) -> None:
         if page.updates or page.end > after or page.floor > self._floors.get(page.channel, 0):
             self._floors[page.channel] = page.floor
-            self.socket.send(frame())
+            self.socket.send(frames(self.types))
         if position.page(page.end, more=page.more):
             self._announce(feed_of(page.channel))
         elif page.end > after:
@@ -333,7 +348,7 @@ class Connection:
         return protocol.reset(feeds, reason, client_epoch(self.epoch, self.principal.user_id))
 
     def _send(self, frame: bytes) -> None:
-        self.socket.send(frame.decode())
+        self.socket.send(Frame(frame))
 
 
 def timestamp() -> str:
@@ -341,23 +356,26 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def live_frame(batch: LiveChannel) -> str:
-    """The frame of a live batch: the same for every connection."""
+def live_frame(batch: LiveChannel, types: Types) -> Frame | None:
+    """The frame of a live batch: the same for every connection with this filter."""
+    updates = of_types(batch.updates or [], types)
+    if not updates and types != ALL_TYPES:
+        return None
     name = client_name(batch.channel)
     frame = protocol.feed_updates(
         batch_id=f"{name}:{batch.start}-{batch.end}",
         timestamp=timestamp(),
-        updates=[bytes(update) for update in batch.updates or []],
+        updates=updates,
         cursor={name: batch.end},
         floor={name: batch.floor},
         replay=False,
         more=False,
     )
-    return frame.decode()
+    return Frame(frame)
 
 
-def page_frame(page: Page, after: int) -> str:
-    """The frame of a page: the same for every connection that asked from there."""
+def page_frame(page: Page, after: int, types: Types) -> Frame:
+    """The frame of a page: the same for every connection that asked from there with this filter."""
     name = client_name(page.channel)
     frame = protocol.feed_updates(
         batch_id=f"{name}:{after}-{page.end}",
@@ -365,10 +383,11 @@ def page_frame(page: Page, after: int) -> str:
         updates=[
             public_update(page.channel, one.seq, rank=one.rank, born=one.born, body=one.body)
             for one in page.updates
+            if KINDS[one.kind] in types
         ],
         cursor={name: page.end},
         floor={name: page.floor},
         replay=True,
         more=page.more,
     )
-    return frame.decode()
+    return Frame(frame)

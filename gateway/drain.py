@@ -7,6 +7,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
+from gateway.frames import Frame
 from livefeed.adapters.tokens import LEEWAY_SECONDS
 from livefeed.protocol import CloseCode, reconnect
 
@@ -23,7 +24,7 @@ async def drain(gateway: Gateway, seconds: float) -> None:
     for connection in leaving:
         after = secrets.randbelow(int(seconds * 1000) + 1)
         frame = reconnect(after_milliseconds=after, reason="drain")
-        connection.socket.send(frame.decode())
+        connection.socket.send(Frame(frame))
         connection.socket.close(CloseCode.DRAIN, "come back")
         await asyncio.sleep(pause)
 

@@ -14,6 +14,8 @@ from starlette.applications import Starlette
 from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.connection import Connection
+from gateway.degraded import Degraded
 from gateway.drain import drain
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
@@ -51,16 +53,19 @@ class Server(uvicorn.Server):
 def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool | None) -> Gateway:
     """Put the parts together."""
     reader = LogReader(primary, replica)
-    hub, presence = Hub(nats), Presence()
+    hub, presence, head_check = Hub(nats), Presence(), HeadCheck(reader)
+    connections: set[Connection] = set()
     return Gateway(
         nats=nats,
         authenticator=Authenticator(settings),
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
-        head_check=HeadCheck(reader),
+        head_check=head_check,
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
+        degraded=Degraded(nats, reader, head_check, connections),
+        connections=connections,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -13,8 +12,9 @@ from gateway.admission import admit
 from gateway.auth import offered_subprotocols
 from gateway.connection import Connection
 from gateway.refusals import refusal
-from gateway.socket import Socket
+from gateway.socket import open_socket
 from livefeed.errors import AccessRefused, FrameRefused, Refused, Unavailable
+from livefeed.filters import parse_types
 from livefeed.protocol import (
     SUBPROTOCOL,
     CloseCode,
@@ -38,6 +38,7 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
     """Serve one client from its handshake to its end."""
     try:
         principal, feeds = admit(gateway, websocket)
+        types = parse_types(websocket.query_params.get("types"))
         # One that is out of date is found out by the first page, and answered by a reset.
         epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
     except (Refused, Unavailable) as error:
@@ -53,13 +54,14 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
         epoch=epoch,
         catch_ups=gateway.catch_up,
         subscriptions=gateway.hub,
+        types=types,
     )
-    connection.socket = Socket(websocket, on_room=connection.has_room)
-    writer = asyncio.create_task(connection.socket.write(), name=f"write-{connection.id}")
+    connection.socket = open_socket(websocket, on_room=connection.has_room)
     gateway.connections.add(connection)
     gateway.presence.joined(principal.user_id, connection)
     try:
         connection.establish(feeds)
+        gateway.degraded.greet(connection)
         gateway.head_check.add(connection)
         await _read(gateway, websocket, connection)
     except WebSocketDisconnect:
@@ -69,7 +71,7 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
         gateway.presence.left(principal.user_id, connection)
         gateway.head_check.remove(connection)
         connection.leave()
-        writer.cancel()
+        connection.socket.end()
 
 
 async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) -> None:
