@@ -75,8 +75,9 @@ BODY_COLLECT_SECONDS: Final = 3_600
 """How often bodies are collected, on average: it walks over every entry."""
 PAGE_ENTRIES_MAX: Final = 200
 """Most entries of one channel in one catch-up page."""
-PAGE_BYTES_MAX: Final = 1 * MIB
-"""Most bytes of one channel in one catch-up page; at least one entry is always read."""
+PAGE_BYTES_MAX: Final = 960 * KIB
+"""Most bytes of one channel in one catch-up page; at least one entry is always read. With places
+and names its frame is below 1 MiB, the most that WebSocket libraries take unless told otherwise."""
 GATHERED_CHANNELS_MAX: Final = 256
 """Most channels in one gathered read."""
 DEAD_LETTER_AGE_SECONDS_MAX: Final = 21 * 86_400
