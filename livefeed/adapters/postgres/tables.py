@@ -125,3 +125,22 @@ feed_presence = Table(
     Index("feed_presence_gateway", "gateway"),
     prefixes=["UNLOGGED"],
 )
+
+feed_seen = Table(
+    "feed_seen",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("channel", Text, nullable=False, comment="its name in the log"),
+    Column("device", Text, nullable=False),
+    Column("epoch", Text, nullable=False, comment="the log's; in another nothing is seen"),
+    Column("position", BigInteger, nullable=False, comment="everything up to it was shown"),
+    Column(
+        "seen_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=func.now(),
+        comment="when the position was last raised",
+    ),
+    PrimaryKeyConstraint("user_id", "channel", "device"),
+    Index("feed_seen_seen_at", "seen_at"),
+)
