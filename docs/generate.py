@@ -98,6 +98,12 @@ def reset_reasons_table() -> str:
     return table(["Reason", "Meaning"], [[code(name), text] for name, text in reasons.items()])
 
 
+def reconnect_reasons_table() -> str:
+    """Every reason of a `reconnect` frame."""
+    reasons = importlib.import_module("livefeed.protocol").RECONNECT_REASONS
+    return table(["Reason", "Meaning"], [[code(name), text] for name, text in reasons.items()])
+
+
 def schema_text() -> str:
     """The JSON Schema of an update."""
     schema = importlib.import_module("livefeed.update").update_schema()
@@ -112,6 +118,7 @@ PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
         "close codes": close_codes_table,
         "error codes": error_codes_table,
         "reset reasons": reset_reasons_table,
+        "reconnect reasons": reconnect_reasons_table,
     },
 }
 FILES: Final[dict[str, Callable[[], str]]] = {"docs/schema/update.schema.json": schema_text}

@@ -1,36 +1,126 @@
-"""Who may come in: what is checked before a handshake is accepted, the cheapest first."""
+"""Who may come in: what is checked before a connection is accepted, the cheapest first."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from starlette.requests import HTTPConnection
 
+from gateway.auth import Authenticator
 from livefeed.access import Principal
-from livefeed.errors import AccessRefused, Refused, Unavailable
+from livefeed.admission import Counts, TokenBucket, address_key, client_address
+from livefeed.errors import AccessRefused, Overloaded, Refused
+from livefeed.filters import Types, parse_types
 from livefeed.identity import is_feed
+from livefeed.limits import ACCEPT_BURST_SECONDS
 from livefeed.protocol import ERRORS
+from livefeed.settings import Settings
 
-if TYPE_CHECKING:
-    from gateway.app import Gateway
+logger = logging.getLogger(__name__)
+
+WARN_SECONDS: Final = 10.0
+"""How seldom refusals of one code are logged."""
 
 
-def admit(gateway: Gateway, request: HTTPConnection) -> tuple[Principal, list[str]]:
-    """Who comes, and which feeds are asked for.
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who has come in, and what for."""
 
-    Raises:
-        Refused: For the origin, the token or the feeds.
-        Unavailable: The gateway takes nobody now.
-    """
-    if gateway.draining:
-        raise Unavailable("gateway", "it is draining")
-    if not gateway.authenticator.allows_origin(request):
-        raise AccessRefused("origin_forbidden", ERRORS["origin_forbidden"])
-    principal = gateway.authenticator.principal(request)
-    feeds = _feeds_of(request)
-    if feeds and not any(principal.may_follow(feed) for feed in feeds):
-        raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
-    return principal, feeds
+    principal: Principal
+    feeds: list[str]
+    types: Types
+    """Of the updates that are wanted."""
+
+
+class Admission:
+    """Lets connections in while there is room, whichever door they come by."""
+
+    def __init__(self, settings: Settings, authenticator: Authenticator) -> None:
+        self._settings: Final = settings
+        self._authenticator: Final = authenticator
+        rate = settings.accepts_a_second
+        # One always passes, however small the rate.
+        burst = max(1.0, rate * ACCEPT_BURST_SECONDS)
+        self._accepts: Final = TokenBucket(rate, burst, time.monotonic())
+        self._addresses: Final = Counts()
+        self.inside = 0
+        """Connections that are in, with those whose handshake is under way."""
+        self.refused: dict[str, int] = {}
+        """By error code."""
+        self._warned_at: dict[str, float] = {}
+
+    @contextmanager
+    def enter(self, request: HTTPConnection, *, draining: bool, level: str) -> Iterator[Visitor]:
+        """Let a connection in for as long as the context lasts.
+
+        Args:
+            request: Its handshake, or the request of another door that stays.
+            draining: Whether the gateway is leaving.
+            level: The load level.
+
+        Raises:
+            Overloaded: There is no room for it now.
+            Refused: For its origin, token or feeds.
+            Unavailable: Whether its token is revoked is not known yet.
+        """
+        try:
+            self._check_room(draining=draining, level=level)
+            address = self._check_address(request)
+            visitor = self._check_rights(request)
+        except (Overloaded, Refused) as error:
+            self.refused[error.code] = self.refused.get(error.code, 0) + 1
+            raise
+        self.inside += 1
+        if address is not None:
+            self._addresses.add(address)
+        try:
+            yield visitor
+        finally:
+            self.inside -= 1
+            if address is not None:
+                self._addresses.remove(address)
+
+    def _check_room(self, *, draining: bool, level: str) -> None:
+        if draining:
+            raise Overloaded("draining", ERRORS["draining"])
+        if level == "critical" or not self._accepts.take(time.monotonic()):
+            self._warn("busy", "connections are refused: too many come, or the load is critical")
+            raise Overloaded("busy", ERRORS["busy"])
+        if self.inside >= self._settings.connections_max:
+            self._warn("full", "connections are refused: LIVEFEED_CONNECTIONS_MAX is reached")
+            raise Overloaded("full", ERRORS["full"])
+
+    def _check_address(self, request: HTTPConnection) -> str | None:
+        """Under which name the connection is counted, if it is."""
+        peer = request.client.host if request.client else ""
+        forwarded = request.headers.getlist("x-forwarded-for")
+        address = client_address(peer, forwarded, self._settings.proxy_networks)
+        key = address_key(address)
+        if key and self._addresses.of(key) >= self._settings.connections_per_address_max:
+            mend = "if that is a proxy of yours, add it to LIVEFEED_TRUSTED_PROXIES"
+            self._warn("too_many_connections", f"connections from {key} are refused; {mend}")
+            raise Overloaded("too_many_connections", ERRORS["too_many_connections"])
+        return key
+
+    def _check_rights(self, request: HTTPConnection) -> Visitor:
+        if not self._authenticator.allows_origin(request):
+            raise AccessRefused("origin_forbidden", ERRORS["origin_forbidden"])
+        principal = self._authenticator.principal(request)
+        feeds = _feeds_of(request)
+        if feeds and not any(principal.may_follow(feed) for feed in feeds):
+            raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
+        return Visitor(principal, feeds, parse_types(request.query_params.get("types")))
+
+    def _warn(self, code: str, sentence: str) -> None:
+        now = time.monotonic()
+        if now - self._warned_at.get(code, -WARN_SECONDS) >= WARN_SECONDS:
+            self._warned_at[code] = now
+            logger.warning("%s", sentence)
 
 
 def _feeds_of(request: HTTPConnection) -> list[str]:

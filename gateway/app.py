@@ -5,32 +5,40 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from gateway.admission import Admission, Visitor
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.degraded import Degraded
 from gateway.door import feed_of
-from gateway.drain import close_expired
+from gateway.drain import Lifetimes
 from gateway.events import events
+from gateway.fleet import Fleet
 from gateway.hub import Hub
 from gateway.long_poll import updates
 from gateway.presence import Presence, PresenceReport
 from gateway.refusals import refusal
+from gateway.revocations import RevocationWatch
+from gateway.seen import SeenReport
+from gateway.sessions import Sessions
 from gateway.snapshots import parse_query, snapshot
 from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
-from livefeed.errors import Refused, Unavailable
+from livefeed.errors import Overloaded, Refused, Unavailable
+from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +56,48 @@ class Gateway:
     presence: Presence
     presence_report: PresenceReport
     degraded: Degraded
+    seen: SeenReport
+    admission: Admission
+    revocations: RevocationWatch
+    sessions: Sessions
+    lifetimes: Lifetimes
+    fleet: Fleet
     connections: set[Connection]
     draining: bool = False
+
+    @property
+    def level(self) -> str:
+        """The load level; normal as long as nothing measures it."""
+        return getattr(getattr(self, "load", None), "level", "normal")
+
+    def admit(self, request: HTTPConnection) -> AbstractContextManager[Visitor]:
+        """Let a connection in for as long as the context lasts, or raise why not."""
+        return self.admission.enter(request, draining=self.draining, level=self.level)
+
+    def joined(self, connection: Connection) -> None:
+        """A connection stands."""
+        user = connection.principal.user_id
+        self.connections.add(connection)
+        self.lifetimes.add(connection)
+        self.presence.joined(user, connection)
+        self.sessions.joined(user, connection)
+        # While its handshake was answered.
+        self._close_if_revoked(connection)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        user = connection.principal.user_id
+        self.connections.discard(connection)
+        self.lifetimes.remove(connection)
+        self.presence.left(user, connection)
+        self.sessions.left(user, connection)
 
     async def run(self) -> None:
         """Everything that runs beside the doors, until cancelled."""
 
         async def pushes_were_lost() -> None:
             self.head_check.all_soon()
+            self.sessions.all_again()
 
         self.nats.when_regained(pushes_were_lost)
         async with asyncio.TaskGroup() as tasks:
@@ -63,13 +105,27 @@ class Gateway:
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
             tasks.create_task(self.degraded.run(), name="degraded")
-            tasks.create_task(close_expired(self), name="expiry")
+            tasks.create_task(self.seen.run(), name="seen")
+            tasks.create_task(self.lifetimes.run(), name="lifetimes")
+            tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
+            tasks.create_task(self.sessions.run(), name="sessions")
+            tasks.create_task(self.fleet.run(), name="fleet")
 
     def ready(self) -> str | None:
         """Why no client should come, or None."""
         if self.draining:
             return "draining"
+        if not self.revocations.known:
+            return "the revocations could not be read yet"
         return None if self.nats.is_connected else "nats is away"
+
+    def _close_revoked(self) -> None:
+        for connection in self.connections:
+            self._close_if_revoked(connection)
+
+    def _close_if_revoked(self, connection: Connection) -> None:
+        if self.revocations.covers(connection.principal):
+            connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
 
 
 def public_app(gateway: Gateway) -> Starlette:
@@ -77,17 +133,6 @@ def public_app(gateway: Gateway) -> Starlette:
 
     async def websocket(socket: WebSocket) -> None:
         await serve(gateway, socket)
-
-    def get(path: str, answer: Callable[[Gateway, Request], Awaitable[ASGIApp]]) -> Route:
-        async def endpoint(request: Request) -> ASGIApp:
-            try:
-                return await answer(gateway, request)
-            except (Refused, Unavailable) as error:
-                if isinstance(error, Unavailable):
-                    logger.warning("%s was refused: %s", request.url.path, error)
-                return refusal(error)
-
-        return Route(path, endpoint, methods=["GET"])
 
     cross_origin = Middleware(
         CORSMiddleware,
@@ -98,9 +143,9 @@ def public_app(gateway: Gateway) -> Starlette:
     return Starlette(
         routes=[
             WebSocketRoute("/v1/ws", websocket),
-            get("/v1/feeds/{feed}", _feed),
-            get("/v1/feeds/{feed}/events", events),
-            get("/v1/feeds/{feed}/updates", updates),
+            Route("/v1/feeds/{feed}", _Door(gateway, _feed), methods=["GET"]),
+            Route("/v1/feeds/{feed}/events", _Door(gateway, events), methods=["GET"]),
+            Route("/v1/feeds/{feed}/updates", _Door(gateway, updates), methods=["GET"]),
         ],
         middleware=[cross_origin],
     )
@@ -121,8 +166,28 @@ def ops_app(gateway: Gateway) -> Starlette:
     return Starlette(routes=[Route("/healthz", health), Route("/readyz", readiness)])
 
 
-async def _feed(gateway: Gateway, request: Request) -> Response:
+class _Door:
+    """One that is opened with GET: an ASGI application."""
+
+    def __init__(
+        self, gateway: Gateway, answer: Callable[[Gateway, Request, Send], Awaitable[None]]
+    ) -> None:
+        self._gateway: Final = gateway
+        self._answer: Final = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; nothing is refused any more when an answer has begun."""
+        try:
+            await self._answer(self._gateway, Request(scope, receive), send)
+        except (Refused, Overloaded, Unavailable) as error:
+            if isinstance(error, Unavailable):
+                logger.warning("%s is refused: %s", scope["path"], error)
+            await refusal(error)(scope, receive, send)
+
+
+async def _feed(gateway: Gateway, request: Request, send: Send) -> None:
     principal = gateway.authenticator.principal(request)
     feed = feed_of(request, principal)
     query = parse_query(request.query_params)
-    return JSONResponse(await snapshot(gateway.reader, principal, feed, query))
+    answer = JSONResponse(await snapshot(gateway.reader, principal, feed, query))
+    await answer(request.scope, request.receive, send)

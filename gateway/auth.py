@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import HTTPConnection
 
@@ -14,9 +14,15 @@ from livefeed.settings import Settings
 
 
 class Authenticator:
-    """Verifies tokens and origins."""
+    """Verifies tokens and origins.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The key, the origins.
+        check: Called with each principal; raises what it is refused with, such as a revocation.
+    """
+
+    def __init__(self, settings: Settings, check: Callable[[Principal], None]) -> None:
+        self._check = check
         self._verifier = TokenVerifier(settings)
         self._feeds_default = settings.feeds_default
         self.origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
@@ -27,8 +33,11 @@ class Authenticator:
         return self.verify(_token_of(request))
 
     def verify(self, token: str) -> Principal:
-        """The holder of a token; raises AccessRefused."""
-        return principal_of(self._verifier.verify(token), feeds_default=self._feeds_default)
+        """The holder of a token; raises AccessRefused, and what `check` raises."""
+        claims = self._verifier.verify(token)
+        principal = principal_of(claims, feeds_default=self._feeds_default)
+        self._check(principal)
+        return principal
 
     def allows_origin(self, request: HTTPConnection) -> bool:
         """Whether a page of this origin may connect; what sends no Origin is no browser."""

@@ -18,6 +18,7 @@ from gateway.connection import Connection, PageFrames, page_frame
 from gateway.hub import Hub
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
+from livefeed.adapters.postgres.seen import furthest_seen
 from livefeed.errors import LivefeedError, Unavailable
 from livefeed.limits import (
     GATHERED_BYTES_MAX,
@@ -83,6 +84,10 @@ class LogReader:
         if stale:
             fresh |= dict(zip(stale, await self._from_primary(stale), strict=True))
         return [fresh[place] for place in places]
+
+    async def seen(self, user_id: str, channels: Sequence[str], epoch: str) -> dict[str, int]:
+        """How far any device of a user has shown channels; raises Unavailable."""
+        return await furthest_seen(self._primary, user_id, channels, epoch)
 
     async def _from_primary(self, places: Sequence[Place]) -> list[Page]:
         self.primary_pages += len(places)

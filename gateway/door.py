@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.types import Receive
 
-from gateway.admission import admit
 from gateway.connection import Connection
 from livefeed.access import Principal
 from livefeed.cursor import Cursor, resolve
 from livefeed.errors import AccessRefused, Refused
-from livefeed.filters import Types, parse_types
+from livefeed.filters import Types
 from livefeed.identity import is_feed
 from livefeed.over_http import Reached, parse_position
 from livefeed.protocol import ERRORS, CursorField
@@ -64,24 +63,26 @@ class Visit:
         connection.subscribe([self.feed], field)
 
 
-async def visit(gateway: Gateway, request: Request) -> Visit:
-    """Who comes, and for what; `Last-Event-ID` goes before the parameter `cursor`.
+@asynccontextmanager
+async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
+    """Let a request in for as long as it is served; `Last-Event-ID` goes before `cursor`.
 
     Raises:
+        Overloaded: There is no room for it now.
         Refused: For the origin, the token, the feed, the types or the cursor.
-        Unavailable: The gateway takes nobody now, or has not reached the log yet.
+        Unavailable: The log was not reached yet.
     """
-    principal, _ = admit(gateway, request)
-    feed = feed_of(request, principal)
-    types = parse_types(request.query_params.get("types"))
-    # An `EventSource` that comes back sends the header, to the URL that it began with.
-    text = request.headers.get("last-event-id") or request.query_params.get("cursor")
-    cursor = parse_position(text)
-    # One that is out of date is found out by the first page, and answered by a reset.
-    epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
-    if cursor is not None:
-        resolve(cursor, epoch=epoch, user_id=principal.user_id)
-    return Visit(principal, feed, types, cursor, epoch)
+    with gateway.admit(request) as visitor:
+        principal = visitor.principal
+        feed = feed_of(request, principal)
+        # An `EventSource` that comes back sends the header, to the URL that it began with.
+        text = request.headers.get("last-event-id") or request.query_params.get("cursor")
+        cursor = parse_position(text)
+        # One that is out of date is found out by the first page, and answered by a reset.
+        epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
+        if cursor is not None:
+            resolve(cursor, epoch=epoch, user_id=principal.user_id)
+        yield Visit(principal, feed, visitor.types, cursor, epoch)
 
 
 def feed_of(request: Request, principal: Principal) -> str:
@@ -97,15 +98,12 @@ def feed_of(request: Request, principal: Principal) -> str:
 @contextmanager
 def served(gateway: Gateway, connection: Connection) -> Iterator[None]:
     """Have a connection counted, checked and reported for as long as it is served."""
-    user_id = connection.principal.user_id
-    gateway.connections.add(connection)
-    gateway.presence.joined(user_id, connection)
+    gateway.joined(connection)
     gateway.head_check.add(connection)
     try:
         yield
     finally:
-        gateway.connections.discard(connection)
-        gateway.presence.left(user_id, connection)
+        gateway.left(connection)
         gateway.head_check.remove(connection)
         connection.leave()
         connection.socket.end()

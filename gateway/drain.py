@@ -1,39 +1,100 @@
-"""Sending clients away: all of them when the gateway leaves, one when its token has run out."""
+"""Sending clients away: all of them when the gateway leaves, one when its time is over."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
+from gateway.connection import Connection
 from gateway.frames import Frame
 from livefeed.adapters.tokens import LEEWAY_SECONDS
+from livefeed.deadlines import Deadlines
+from livefeed.limits import AGE_SPREAD_SHARE, RECONNECT_SPREAD_SECONDS
 from livefeed.protocol import CloseCode, reconnect
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
 
-
-async def drain(gateway: Gateway, seconds: float) -> None:
-    """Send every client away, spread over a time; they come back to another gateway."""
-    gateway.draining = True
-    leaving = list(gateway.connections)
-    secrets.SystemRandom().shuffle(leaving)
-    pause = seconds / max(1, len(leaving))
-    for connection in leaving:
-        after = secrets.randbelow(int(seconds * 1000) + 1)
-        frame = reconnect(after_milliseconds=after, reason="drain")
-        connection.socket.send(Frame(frame))
-        connection.socket.close(CloseCode.DRAIN, "come back")
-        await asyncio.sleep(pause)
+TURN_SECONDS: Final = 0.02
+"""Who is due within this goes in the same turn: a sleep for each would take longer than planned."""
 
 
-async def close_expired(gateway: Gateway) -> None:
-    """Close connections whose token has run out, until cancelled."""
-    while True:
-        await asyncio.sleep(1)
-        now = time.time()
-        for connection in list(gateway.connections):
-            if connection.principal.expires_at + LEEWAY_SECONDS < now:
-                connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
+async def drain(gateway: Gateway, *, wait_seconds: float, seconds: float) -> None:
+    """Take nobody more, wait for the balancer to notice, then send every client away.
+
+    Args:
+        gateway: Which is not ready from now on.
+        wait_seconds: How long the balancer takes to notice.
+        seconds: Over how long the clients are sent.
+    """
+    gateway.draining = gateway.fleet.draining = True
+    await asyncio.sleep(wait_seconds)
+    sent = set(gateway.connections)
+    await send_all_away(sent, seconds, "drain")
+    # Whose handshake was under way when the draining began.
+    await send_all_away(gateway.connections - sent, 0, "drain")
+
+
+async def send_all_away(connections: Iterable[Connection], seconds: float, reason: str) -> None:
+    """Send clients away in random order, evenly over a time."""
+    leaving = list(connections)
+    random.shuffle(leaving)
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    for number, connection in enumerate(leaving):
+        ahead = began_at + seconds * number / len(leaving) - loop.time()
+        if ahead > TURN_SECONDS:
+            await asyncio.sleep(ahead)
+        send_away(connection, reason)
+    # The last one has its share of the time too.
+    await asyncio.sleep(max(0.0, began_at + seconds - loop.time()) if leaving else 0)
+
+
+def send_away(connection: Connection, reason: str) -> None:
+    """Tell a client to come back to whichever gateway the balancer chooses, and close."""
+    after = random.randrange(int(RECONNECT_SPREAD_SECONDS * 1000) + 1)
+    frame = reconnect(after_milliseconds=after, reason=reason)
+    connection.socket.send(Frame(frame))
+    connection.socket.close(CloseCode.DRAIN, "come back")
+
+
+class Lifetimes:
+    """Ends connections whose token has run out, or that have become too old."""
+
+    def __init__(self, age_seconds_max: float) -> None:
+        self._age_seconds_max: Final = age_seconds_max
+        self._too_old_at: dict[Connection, float] = {}
+        self._due: Deadlines[Connection] = Deadlines()
+
+    def add(self, connection: Connection) -> None:
+        """End a connection when it is time."""
+        age = self._age_seconds_max * (1 - AGE_SPREAD_SHARE * random.random())
+        self._too_old_at[connection] = time.time() + age
+        self.refreshed(connection)
+
+    def refreshed(self, connection: Connection) -> None:
+        """Its token is another one."""
+        self._due.set(connection, min(self._too_old_at[connection], _token_ends_at(connection)))
+
+    def remove(self, connection: Connection) -> None:
+        """It has ended."""
+        self._too_old_at.pop(connection, None)
+        self._due.discard(connection)
+
+    async def run(self) -> None:
+        """End what is due, until cancelled."""
+        while True:
+            await asyncio.sleep(1)
+            now = time.time()
+            for connection in self._due.due(now):
+                if _token_ends_at(connection) <= now:
+                    connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
+                else:
+                    send_away(connection, "age")
+
+
+def _token_ends_at(connection: Connection) -> float:
+    return connection.principal.expires_at + LEEWAY_SECONDS

@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
-from gateway.door import Visit, first_of, gone, served, visit
+from gateway.door import first_of, gone, served, visit
 from gateway.socket import OutboxSocket
 from livefeed.over_http import HEARTBEAT, RETRY_MILLISECONDS, Events
 from livefeed.protocol import HEARTBEAT_SECONDS
@@ -24,31 +24,19 @@ _HEADERS = [
 ]
 
 
-async def events(gateway: Gateway, request: Request) -> EventsAnswer:
-    """The answer of `GET /v1/feeds/{feed}/events`.
+async def events(gateway: Gateway, request: Request, send: Send) -> None:
+    """Answer `GET /v1/feeds/{feed}/events`, until the client or the server ends it.
 
     Raises:
-        Refused, Unavailable: As `visit` does; once the answer has begun an event says what is
-            wrong.
+        Overloaded, Refused, Unavailable: As `visit` does, before the answer begins.
     """
-    return EventsAnswer(gateway, await visit(gateway, request))
-
-
-class EventsAnswer:
-    """An answer that lasts until the client or the server ends it."""
-
-    def __init__(self, gateway: Gateway, asked: Visit) -> None:
-        self._gateway = gateway
-        self._asked = asked
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        connection = self._asked.connection(self._gateway)
-        stream = _Stream(send, Events(self._asked.reached()))
+    async with visit(gateway, request) as asked:
+        connection = asked.connection(gateway)
+        stream = _Stream(send, Events(asked.reached()))
         connection.socket = OutboxSocket(stream, on_room=connection.has_room)
-        with served(self._gateway, connection):
-            self._asked.begin(self._gateway, connection)
-            await first_of(stream.ended.wait(), gone(receive), stream.heartbeats())
+        with served(gateway, connection):
+            asked.begin(gateway, connection)
+            await first_of(stream.ended.wait(), gone(request.receive), stream.heartbeats())
 
 
 class _Stream:

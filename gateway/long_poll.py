@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Send
 
 from gateway.door import first_of, gone, served, visit
 from gateway.frames import Frame
@@ -19,26 +20,27 @@ if TYPE_CHECKING:
     from gateway.app import Gateway
 
 
-async def updates(gateway: Gateway, request: Request) -> Response:
-    """The answer of `GET /v1/feeds/{feed}/updates`.
+async def updates(gateway: Gateway, request: Request, send: Send) -> None:
+    """Answer `GET /v1/feeds/{feed}/updates`.
 
     Raises:
         Refused: As `visit` does, and for the parameter `wait`.
+        Overloaded: As `visit` does.
         Unavailable: As `visit` does, and when the log could not be read in time.
     """
     wait = parse_wait(request.query_params)
-    asked = await visit(gateway, request)
-    connection = asked.connection(gateway)
-    answer = Answer(asked.reached())
-    socket = connection.socket = AnswerSocket(answer)
-    with served(gateway, connection):
-        asked.begin(gateway, connection)
-        await first_of(socket.enough(wait), gone(request.receive))
+    async with visit(gateway, request) as asked:
+        connection = asked.connection(gateway)
+        answer = Answer(asked.reached())
+        socket = connection.socket = AnswerSocket(answer)
+        with served(gateway, connection):
+            asked.begin(gateway, connection)
+            await first_of(socket.enough(wait), gone(request.receive))
     if answer.empty and not answer.caught_up:
         raise Unavailable("gateway", "the log was not read in time for a long poll")
-    return Response(
-        answer.body(), media_type="application/json", headers={"Cache-Control": "no-store"}
-    )
+    headers = {"Cache-Control": "no-store"}
+    response = Response(answer.body(), media_type="application/json", headers=headers)
+    await response(request.scope, request.receive, send)
 
 
 class AnswerSocket:

@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from typing import Final
 
 from starlette.responses import Response
 
-from livefeed.errors import Refused, Unavailable
+from livefeed.admission import RETRY_AFTER_SECONDS, retry_after_seconds
+from livefeed.errors import Overloaded, Refused, Unavailable
 from livefeed.protocol import ERRORS
 
 STATUS: Final[Mapping[str, int]] = {
     "token_invalid": 401,
     "token_expired": 401,
+    "token_revoked": 401,
     "feed_forbidden": 403,
     "origin_forbidden": 403,
     "feed_invalid": 400,
     "parameter_invalid": 400,
+    "too_many_connections": 429,
+    "draining": 503,
+    "busy": 503,
+    "full": 503,
+    "unavailable": 503,
 }
 
+Refusal = Refused | Overloaded | Unavailable
+"""What a request may be refused with: for ever, or for a while."""
 
-def refusal(error: Refused | Unavailable) -> Response:
-    """The answer to a request that cannot be served, for ever or now."""
+
+def refusal(error: Refusal) -> Response:
+    """The answer to a request that is refused."""
     if isinstance(error, Unavailable):
-        return _problem(503, "unavailable", ERRORS["unavailable"], retryable=True)
-    status = STATUS.get(error.code, 400)
-    return _problem(status, error.code, error.detail, retryable=False)
+        return _problem("unavailable", ERRORS["unavailable"])
+    return _problem(error.code, error.detail)
 
 
-def _problem(status: int, code: str, message: str, *, retryable: bool) -> Response:
+def _problem(code: str, message: str) -> Response:
+    status, retryable = STATUS.get(code, 400), code in RETRY_AFTER_SECONDS
     body = {"error": {"code": code, "message": message, "retryable": retryable}}
-    headers = {"Retry-After": "1"} if retryable else {}
+    headers = {}
+    if retryable:
+        headers["Retry-After"] = str(retry_after_seconds(code, random.random()))
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="livefeed"'
     return Response(

@@ -10,10 +10,13 @@ import asyncio
 import logging
 from typing import Final
 
+from gateway.connection import Connection
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.seen import Marker, Seen, mark_seen
+from livefeed.cursor import Cursor, resolve
 from livefeed.errors import LivefeedError
 from livefeed.limits import SEEN_ROWS_MAX, SEEN_SECONDS, SEEN_WAITING_MAX
+from livefeed.protocol import Seen as SeenFrame
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +54,25 @@ class SeenMarkers:
 class SeenReport:
     """Writes markers each second."""
 
-    def __init__(self, markers: SeenMarkers, pool: Pool) -> None:
-        self._markers: Final = markers
+    def __init__(self, pool: Pool) -> None:
+        self._markers: Final = SeenMarkers()
         self._pool: Final = pool
         self._failing = False
+
+    def note(self, connection: Connection, frame: SeenFrame) -> None:
+        """A client says what it has shown; raises CursorRefused."""
+        user_id = connection.principal.user_id
+        cursor = Cursor(frame.cursor.epoch, frame.cursor.positions)
+        positions = resolve(cursor, epoch=connection.epoch, user_id=user_id)
+        if positions == "epoch_changed":
+            return  # What was shown is of another log.
+        for channel, position in positions.items():
+            place = connection.positions.get(channel)
+            # Nobody has shown more than was sent: a marker never falls, so it must not lie.
+            reached = 0 if place is None else min(position, place.position)
+            if reached > 0:
+                marker = Marker(user_id, channel, frame.device)
+                self._markers.note(marker, Seen(connection.epoch, reached))
 
     async def run(self) -> None:
         """Write until cancelled, and once more at the end."""

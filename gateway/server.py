@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -11,14 +12,19 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.applications import Starlette
 
+from gateway.admission import Admission
 from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.degraded import Degraded
-from gateway.drain import drain
+from gateway.drain import Lifetimes, drain
+from gateway.fleet import Fleet
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
+from gateway.revocations import RevocationWatch
+from gateway.seen import SeenReport
+from gateway.sessions import Sessions
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
@@ -26,6 +32,7 @@ from livefeed.errors import Misconfigured
 from livefeed.limits import INBOUND_FRAME_BYTES_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
+from livefeed.shedding import ShedPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +59,18 @@ class Server(uvicorn.Server):
 
 def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool | None) -> Gateway:
     """Put the parts together."""
+    name = secrets.token_hex(8)
     reader = LogReader(primary, replica)
     hub, presence, head_check = Hub(nats), Presence(), HeadCheck(reader)
     connections: set[Connection] = set()
+    revocations = RevocationWatch(nats, primary)
+    authenticator = Authenticator(settings, revocations.check)
+    policy = ShedPolicy(
+        begin_share=settings.shed_share, connections_min=settings.shed_connections_min
+    )
     return Gateway(
         nats=nats,
-        authenticator=Authenticator(settings),
+        authenticator=authenticator,
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
@@ -65,6 +78,12 @@ def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool |
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
         degraded=Degraded(nats, reader, head_check, connections),
+        seen=SeenReport(primary),
+        admission=Admission(settings, authenticator),
+        revocations=revocations,
+        sessions=Sessions(nats, name, settings.connections_per_user_max),
+        lifetimes=Lifetimes(settings.connection_age_seconds_max),
+        fleet=Fleet(nats, name, connections, policy),
         connections=connections,
     )
 
@@ -85,7 +104,9 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         tasks.create_task(ops.serve([ops_listening]), name="ops")
         logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
         await _first(leave.wait(), gateway.nats.closed_for_good.wait())
-        await drain(gateway, settings.drain_seconds)
+        await drain(
+            gateway, wait_seconds=settings.drain_wait_seconds, seconds=settings.drain_seconds
+        )
         public.should_exit = True
         await serving
         ops.should_exit = True

@@ -51,8 +51,10 @@ async def snapshot(
     Raises:
         Unavailable: The log cannot be read now.
     """
-    user_channel, topic_channel = channels_of(principal.user_id, feed)
-    first = await reader.pages([(user_channel, 0), (topic_channel, 0)])
+    channels = channels_of(principal.user_id, feed)
+    first = await reader.pages([(channel, 0) for channel in channels])
+    seen = await reader.seen(principal.user_id, channels, first[0].epoch)
+    seen_by_name = {client_name(channel): position for channel, position in seen.items()}
     items: list[FeedItem] = []
     for page in first:
         items += await _items(reader, page)
@@ -71,6 +73,7 @@ async def snapshot(
         "items": [item.public() for item in shown],
         "cursor": format_cursor(cursor),
         "floor": {client_name(page.channel): page.floor for page in first},
+        "unread": sum(item.content_seq > seen_by_name.get(item.channel, 0) for item in items),
         "next": _encode_after(shown[-1].order()) if len(rest) > len(shown) else None,
     }
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.admission import admit
+from gateway.admission import Visitor
 from gateway.auth import offered_subprotocols
 from gateway.connection import Connection
 from gateway.refusals import refusal
 from gateway.socket import open_socket
-from livefeed.errors import AccessRefused, FrameRefused, Refused, Unavailable
-from livefeed.filters import parse_types
+from livefeed.admission import TokenBucket
+from livefeed.errors import AccessRefused, FrameRefused, Overloaded, Refused, Unavailable
+from livefeed.limits import COMMANDS_A_SECOND, COMMANDS_BURST
 from livefeed.protocol import (
+    ERRORS,
     SUBPROTOCOL,
     CloseCode,
     Refresh,
+    Seen,
     Subscribe,
     Unsubscribe,
     Visibility,
@@ -36,39 +41,41 @@ BAD_FRAMES_MAX: Final = 10
 
 async def serve(gateway: Gateway, websocket: WebSocket) -> None:
     """Serve one client from its handshake to its end."""
-    try:
-        principal, feeds = admit(gateway, websocket)
-        types = parse_types(websocket.query_params.get("types"))
-        # One that is out of date is found out by the first page, and answered by a reset.
-        epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
-    except (Refused, Unavailable) as error:
-        if isinstance(error, Unavailable):
-            logger.warning("a client was refused: %s", error)
-        await websocket.send_denial_response(refusal(error))
-        return
-    subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered_subprotocols(websocket) else None
-    await websocket.accept(subprotocol)
+    with ExitStack() as place:
+        try:
+            visitor = place.enter_context(gateway.admit(websocket))
+            # One that is out of date is found out by the first page, and answered by a reset.
+            epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
+        except (Refused, Overloaded, Unavailable) as error:
+            if isinstance(error, Unavailable):
+                logger.warning("a client was refused: %s", error)
+            await websocket.send_denial_response(refusal(error))
+            return
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered_subprotocols(websocket) else None
+        await websocket.accept(subprotocol)
+        await _stay(gateway, websocket, visitor, epoch)
+
+
+async def _stay(gateway: Gateway, websocket: WebSocket, visitor: Visitor, epoch: str) -> None:
     connection = Connection(
         secrets.token_hex(8),
-        principal,
+        visitor.principal,
         epoch=epoch,
         catch_ups=gateway.catch_up,
         subscriptions=gateway.hub,
-        types=types,
+        types=visitor.types,
     )
     connection.socket = open_socket(websocket, on_room=connection.has_room)
-    gateway.connections.add(connection)
-    gateway.presence.joined(principal.user_id, connection)
+    gateway.joined(connection)
     try:
-        connection.establish(feeds)
+        connection.establish(visitor.feeds)
         gateway.degraded.greet(connection)
         gateway.head_check.add(connection)
         await _read(gateway, websocket, connection)
     except WebSocketDisconnect:
         pass
     finally:
-        gateway.connections.discard(connection)
-        gateway.presence.left(principal.user_id, connection)
+        gateway.left(connection)
         gateway.head_check.remove(connection)
         connection.leave()
         connection.socket.end()
@@ -76,7 +83,8 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
 
 async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) -> None:
     """Read frames until the client is gone or has sent too many bad ones."""
-    bad_frames = 0
+    bad_frames, clock = 0, asyncio.get_running_loop().time
+    commands = TokenBucket(COMMANDS_A_SECOND, COMMANDS_BURST, clock())
     while bad_frames < BAD_FRAMES_MAX:
         await connection.socket.room()
         message = await websocket.receive()
@@ -84,6 +92,8 @@ async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) 
             return
         text = message.get("text")
         try:
+            if not commands.take(clock()):
+                raise FrameRefused("too_many_frames", ERRORS["too_many_frames"])
             if text is None:
                 raise FrameRefused("frame_invalid", "frames are text")
             _carry_out(gateway, connection, text)
@@ -108,6 +118,8 @@ def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
         if principal.user_id != connection.principal.user_id:
             raise AccessRefused("token_invalid", "it is another user's")
         connection.refresh(principal)
+        gateway.lifetimes.refreshed(connection)
     elif isinstance(frame, Visibility):
         connection.visible = frame.state == "visible"
-    # `seen` is a hint; nothing here depends on it yet.
+    elif isinstance(frame, Seen):
+        gateway.seen.note(connection, frame)

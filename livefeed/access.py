@@ -26,6 +26,10 @@ class Principal:
     """Feed names, or prefixes that end in `*`."""
     expires_at: float
     """Seconds since 1970."""
+    token_id: str = ""
+    """The token's `jti`; empty when it has none."""
+    issued_at: float = 0.0
+    """The token's `iat`, seconds since 1970; 0 when it does not say."""
 
     def may_follow(self, feed: str) -> bool:
         """Whether the token allows a feed."""
@@ -39,7 +43,8 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
     """The principal of a token whose signature and expiry were verified.
 
     Args:
-        claims: The token's claims: `sub`, `exp`, and `feeds` if it is limited.
+        claims: The token's claims: `sub`, `exp`, `feeds` if it is limited, `jti` and `iat` if it
+            has them.
         feeds_default: What a token without the claim `feeds` may follow.
 
     Raises:
@@ -55,4 +60,11 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
         raise AccessRefused(
             "token_invalid", "feeds must hold feed names or prefixes such as news-*"
         )
-    return Principal(user_id, tuple(feeds), float(claims["exp"]))
+    token_id, issued_at = claims.get("jti", ""), claims.get("iat", 0)
+    if not isinstance(token_id, str) or (token_id and not is_id(token_id)):
+        detail = "jti must be an id: 1 to 128 characters, none of control"
+        raise AccessRefused("token_invalid", detail)
+    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
+        raise AccessRefused("token_invalid", "iat must be a number")
+    expires_at, issued_at = float(claims["exp"]), float(issued_at)
+    return Principal(user_id, tuple(feeds), expires_at, token_id, issued_at)

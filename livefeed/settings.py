@@ -7,12 +7,14 @@ values. `docs/operations/settings.md` is printed from here and compared by a tes
 from __future__ import annotations
 
 from functools import cached_property
+from ipaddress import ip_network
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from livefeed.admission import Network
 from livefeed.errors import Misconfigured
 from livefeed.limits import LANE_MESSAGE_BYTES_MAX, MIB, WORKER_MEMORY_BYTES_MAX
 
@@ -82,8 +84,59 @@ class Settings(BaseSettings):
     gateway_port: int = Field(8080, ge=0, le=65535, description="Port of the gateway.")
     ops_port: int = Field(8081, ge=0, le=65535, description="Port of /healthz and /readyz.")
     ops_host: str = Field("127.0.0.1", description="Address of /healthz and /readyz.")
+    trusted_proxies: list[str] = Field(
+        [],
+        description="JSON list of the networks of your own proxies, such as `10.0.0.0/8`. Only "
+        "their `X-Forwarded-For` is believed; without it all clients of a proxy have its address.",
+    )
+    connections_max: int = Field(
+        20_000,
+        ge=1,
+        description="Connections of one gateway; more are refused with 503 `full`. Each takes "
+        "about 30 KiB and a file descriptor.",
+    )
+    connections_per_address_max: int = Field(
+        1_000,
+        ge=1,
+        description="Connections to one gateway from one address, or from one /64 of IPv6; more "
+        "are refused with 429 `too_many_connections`. Those over loopback are not counted.",
+    )
+    connections_per_user_max: int = Field(
+        20,
+        ge=1,
+        description="Connections of one user to all gateways together; when one more comes, the "
+        "oldest is closed with 4504.",
+    )
+    connection_age_seconds_max: float = Field(
+        43_200.0,
+        ge=1,
+        description="At about this age a connection is sent away to come back: so the clients "
+        "spread over gateways that came later.",
+    )
+    accepts_a_second: float = Field(
+        2_000.0,
+        gt=0,
+        description="Connections that one gateway accepts in a second, and five times as many at "
+        "once; more are refused with 503 `busy`.",
+    )
+    drain_wait_seconds: float = Field(
+        3.0,
+        ge=0,
+        le=600,
+        description="How long a leaving gateway is not ready, and refuses with 503 `draining`, "
+        "before it sends its clients away: until your balancer has noticed.",
+    )
     drain_seconds: float = Field(
         5.0, ge=0, le=600, description="Over how long a leaving gateway sends its clients away."
+    )
+    shed_share: float = Field(
+        0.25,
+        ge=0,
+        description="A gateway with this much more than the fleet's mean of connections sends some "
+        "of its clients away; 0 is never.",
+    )
+    shed_connections_min: int = Field(
+        100, ge=0, description="A gateway with no more connections than this sends none away."
     )
     window_medium_seconds: float = Field(
         5.0, ge=0, le=20, description="How long a busy medium lane gathers."
@@ -138,6 +191,11 @@ class Settings(BaseSettings):
         """The NATS servers one by one."""
         return [server.strip() for server in self.nats_url.split(",")]
 
+    @cached_property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """The networks of our own proxies."""
+        return tuple(map(ip_network, self.trusted_proxies))
+
     @model_validator(mode="after")
     def _relations(self) -> Self:
         if self.jwt_algorithm == "HS256":
@@ -155,6 +213,10 @@ class Settings(BaseSettings):
         for name, url in (("DATABASE", self.database_url), ("REPLICA", self.replica_url)):
             if url is not None and urlsplit(url).scheme not in {"postgresql", "postgres"}:
                 raise ValueError(f"LIVEFEED_{name}_URL must start with postgresql://")
+        try:
+            list(map(ip_network, self.trusted_proxies))
+        except ValueError as error:
+            raise ValueError(f"LIVEFEED_TRUSTED_PROXIES: {error}") from error
         return self
 
 

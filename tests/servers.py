@@ -321,6 +321,7 @@ class Stack:
         self.settings: dict[str, Any] = {
             "stream_bytes_max": STREAM_BYTES_MAX,
             "jwt_secret": secrets.token_hex(32),
+            "drain_wait_seconds": 0,
             "drain_seconds": 0.2,
             "window_medium_seconds": 0.2,
             "window_low_seconds": 0.4,

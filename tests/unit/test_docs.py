@@ -17,6 +17,7 @@ import pytest
 
 from gateway.refusals import STATUS
 from livefeed import protocol, subjects, topology
+from livefeed.admission import RETRY_AFTER_SECONDS
 from livefeed.cli.main import COMMANDS
 from livefeed.cursor import parse_cursor
 from livefeed.errors import DeadLetterReason
@@ -137,7 +138,10 @@ def test_error_codes() -> None:
     assert first_codes(table_below(PROTOCOL, "## Error codes", "Code")) == list(protocol.ERRORS)
     http = table_below(PROTOCOL, "### Statuses over HTTP", "Code")
     statuses = {codes_in(code)[0]: int(status) for code, status, _ in http}
-    assert statuses == {**STATUS, "unavailable": 503}
+    assert statuses == STATUS
+    assert {code for code, _, meaning in http if "Retry-After" in meaning} == {
+        f"`{code}`" for code in RETRY_AFTER_SECONDS
+    }
     silent = [codes_in(code)[0] for code, _, meaning in http if not meaning]
     assert [code for code in silent if code not in protocol.ERRORS] == []
 
@@ -320,7 +324,7 @@ def test_snapshot_example_holds_together() -> None:
     (example,) = examples("snapshot")
     snapshot = json.loads(example.text)
     stored = {"updateId": "u", "timestamp": "t", "version": None, "content": {}}
-    real = FeedItem("me/home", "post-1", 0.0, 1, stored, None).public()
+    real = FeedItem("me/home", "post-1", 0.0, 1, 1, stored, None).public()
     assert [set(item) for item in snapshot["items"]] == [set(real)]
     cursor = parse_cursor(snapshot["cursor"])
     assert set(cursor.positions) == set(snapshot["floor"])

@@ -205,6 +205,12 @@ where gone.actor = fallen.actor and gone.follower = fallen.follower
 returning true
 """
 
+_FORGET_REVOCATIONS = """
+delete from feed_revocation where ctid = any(array(
+    select ctid from feed_revocation where until < now() limit $1 for update skip locked
+)) returning true
+"""
+
 
 # A marker as old as the oldest entry says nothing: whatever it had seen is gone.
 _FORGET_SEEN = """
@@ -270,7 +276,8 @@ class Retention:
     async def forget_gateways(self) -> int:
         """Delete the rows of gateways that were silent for long; from then on they count no more.
 
-        This and the three below are one step each, and return how many rows went, `rows_max` at most.
+        This and the others like it are one step each, and return how many rows went, at most
+        `rows_max`.
         """
         seconds = self._bounds.silent_seconds_max
         return await self._deleted(_FORGET_GATEWAYS, seconds, self._bounds.rows_max)
@@ -288,6 +295,10 @@ class Retention:
         """Delete markers that are older than whatever a channel keeps."""
         seconds = self._bounds.age_seconds_max
         return await self._deleted(_FORGET_SEEN, seconds, self._bounds.rows_max)
+
+    async def forget_revocations(self) -> int:
+        """Delete revocations that are over."""
+        return await self._deleted(_FORGET_REVOCATIONS, self._bounds.rows_max)
 
     async def _deleted(self, statement: str, *arguments: float) -> int:
         return len(await self._connection.fetch(statement, *arguments))

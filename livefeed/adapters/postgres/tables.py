@@ -132,8 +132,8 @@ feed_seen = Table(
     Column("user_id", Text, nullable=False),
     Column("channel", Text, nullable=False, comment="its name in the log"),
     Column("device", Text, nullable=False),
-    Column("epoch", Text, nullable=False, comment="the log's; in another nothing is seen"),
-    Column("position", BigInteger, nullable=False, comment="everything up to it was shown"),
+    Column("epoch", Text, nullable=False, comment="the log's"),
+    Column("position", BigInteger, nullable=False, comment="shown up to here"),
     Column(
         "seen_at",
         DateTime(timezone=True),
@@ -143,4 +143,15 @@ feed_seen = Table(
     ),
     PrimaryKeyConstraint("user_id", "channel", "device"),
     Index("feed_seen_seen_at", "seen_at"),
+)
+
+feed_revocation = Table(
+    "feed_revocation",
+    metadata,
+    Column("kind", Text, nullable=False, comment="user or token"),
+    Column("name", Text, nullable=False, comment="the user's id, or the token's jti"),
+    Column("revoked_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("until", DateTime(timezone=True), nullable=False, comment="then it is over"),
+    PrimaryKeyConstraint("kind", "name"),
+    CheckConstraint("kind in ('user', 'token')", name="feed_revocation_kind"),
 )

@@ -18,12 +18,8 @@ def upgrade() -> None:
         sa.Column("user_id", sa.Text, nullable=False),
         sa.Column("channel", sa.Text, nullable=False, comment="its name in the log"),
         sa.Column("device", sa.Text, nullable=False),
-        sa.Column(
-            "epoch", sa.Text, nullable=False, comment="the log's; in another nothing is seen"
-        ),
-        sa.Column(
-            "position", sa.BigInteger, nullable=False, comment="everything up to it was shown"
-        ),
+        sa.Column("epoch", sa.Text, nullable=False, comment="the log's"),
+        sa.Column("position", sa.BigInteger, nullable=False, comment="shown up to here"),
         sa.Column(
             "seen_at",
             sa.DateTime(timezone=True),
