@@ -151,6 +151,10 @@ class WebSocketSession(Session):
             pass
         self.closed = self._socket.close_code
 
+    async def send(self, frame: Frame) -> None:
+        """Send a frame of a client."""
+        await self._socket.send(json.dumps(frame))
+
     def take(self, frame: Frame) -> None:
         super().take(frame)
         self.cursor = str(self.state.cursor)
