@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable
 
 from starlette.requests import HTTPConnection
@@ -62,11 +63,24 @@ def _token_of(request: HTTPConnection) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
+    if scheme.lower() == "basic":
+        return _password_of(token)
     for offered in offered_subprotocols(request):
         if offered.startswith(BEARER_SUBPROTOCOL):
             return offered.removeprefix(BEARER_SUBPROTOCOL)
     detail = "send it as `Authorization: Bearer …` or as subprotocol `bearer.…`"
     raise AccessRefused("token_invalid", f"there is no token; {detail}")
+
+
+def _password_of(credentials: str) -> str:
+    """The token of a program that knows users and passwords only: the user is `bearer`."""
+    try:
+        user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+    except ValueError:
+        user, password = "", ""
+    if user != "bearer" or not password:
+        raise AccessRefused("token_invalid", "the user must be `bearer`, the password the token")
+    return password
 
 
 def _host(request: HTTPConnection) -> str:

@@ -21,6 +21,8 @@ STATUS: Final[Mapping[str, int]] = {
     "origin_forbidden": 403,
     "feed_invalid": 400,
     "parameter_invalid": 400,
+    "cursor_invalid": 400,
+    "cursor_foreign": 400,
     "too_many_connections": 429,
     "draining": 503,
     "busy": 503,
