@@ -227,7 +227,7 @@ def bytes_text(value: int) -> str:
 def seconds_text(value: float) -> str:
     """Seconds in the largest unit that divides them; whole minutes from two on."""
     if value >= 86_400 and value % 86_400 == 0:
-        return f"{value / 86_400:g} days"
+        return f"{value / 86_400:g} day" + ("s" if value > 86_400 else "")
     return f"{value / 60:g} min" if value >= 120 and value % 60 == 0 else f"{value:g} s"
 
 

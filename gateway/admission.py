@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import HTTPConnection
 
 from gateway.auth import Authenticator
+from gateway.authorizer import Authorizer
 from livefeed.access import Principal
 from livefeed.admission import Counts, TokenBucket, address_key, client_address
-from livefeed.errors import AccessRefused, Overloaded, Refused
+from livefeed.errors import AccessRefused, Overloaded, Refused, Unavailable
 from livefeed.filters import Types, parse_types
 from livefeed.identity import is_feed
 from livefeed.limits import ACCEPT_BURST_SECONDS
-from livefeed.protocol import ERRORS
+from livefeed.protocol import ERRORS, FEEDS_MAX
 from livefeed.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ class Visitor:
 
     principal: Principal
     feeds: list[str]
+    refused: dict[str, str]
+    """What the authorizer says of some of them: error codes by feed."""
     types: Types
     """Of the updates that are wanted."""
 
@@ -40,9 +43,12 @@ class Visitor:
 class Admission:
     """Lets connections in while there is room, whichever door they come by."""
 
-    def __init__(self, settings: Settings, authenticator: Authenticator) -> None:
+    def __init__(
+        self, settings: Settings, authenticator: Authenticator, authorizer: Authorizer
+    ) -> None:
         self._settings: Final = settings
         self._authenticator: Final = authenticator
+        self._authorizer: Final = authorizer
         rate = settings.accepts_a_second
         # One always passes, however small the rate.
         burst = max(1.0, rate * ACCEPT_BURST_SECONDS)
@@ -54,8 +60,10 @@ class Admission:
         """By error code."""
         self._warned_at: dict[str, float] = {}
 
-    @contextmanager
-    def enter(self, request: HTTPConnection, *, draining: bool, level: str) -> Iterator[Visitor]:
+    @asynccontextmanager
+    async def enter(
+        self, request: HTTPConnection, *, draining: bool, level: str
+    ) -> AsyncIterator[Visitor]:
         """Let a connection in for as long as the context lasts.
 
         Args:
@@ -66,24 +74,34 @@ class Admission:
         Raises:
             Overloaded: There is no room for it now.
             Refused: For its origin, token or feeds.
-            Unavailable: Whether its token is revoked is not known yet.
+            Unavailable: It cannot be said now whether its token is good.
         """
         try:
             self._check_room(draining=draining, level=level)
             address = self._check_address(request)
-            visitor = self._check_rights(request)
-        except (Overloaded, Refused) as error:
-            self.refused[error.code] = self.refused.get(error.code, 0) + 1
+        except Overloaded as error:
+            self._count(error)
             raise
+        # Counted before its rights are asked for: that may wait, and others come meanwhile.
         self.inside += 1
         if address is not None:
             self._addresses.add(address)
         try:
-            yield visitor
+            yield await self._visitor(request)
         finally:
             self.inside -= 1
             if address is not None:
                 self._addresses.remove(address)
+
+    async def _visitor(self, request: HTTPConnection) -> Visitor:
+        try:
+            return await self._check_rights(request)
+        except Refused as error:
+            self._count(error)
+            raise
+
+    def _count(self, error: Overloaded | Refused) -> None:
+        self.refused[error.code] = self.refused.get(error.code, 0) + 1
 
     def _check_room(self, *, draining: bool, level: str) -> None:
         if draining:
@@ -107,14 +125,19 @@ class Admission:
             raise Overloaded("too_many_connections", ERRORS["too_many_connections"])
         return key
 
-    def _check_rights(self, request: HTTPConnection) -> Visitor:
+    async def _check_rights(self, request: HTTPConnection) -> Visitor:
         if not self._authenticator.allows_origin(request):
             raise AccessRefused("origin_forbidden", ERRORS["origin_forbidden"])
-        principal = self._authenticator.principal(request)
+        principal = await self._authenticator.principal(request)
         feeds = _feeds_of(request)
-        if feeds and not any(principal.may_follow(feed) for feed in feeds):
+        types = parse_types(request.query_params.get("types"))
+        allowed = [feed for feed in feeds if principal.may_follow(feed)]
+        refused = await self._authorizer.refusals(principal, allowed)
+        if feeds and len(refused) == len(allowed):
+            if "unavailable" in refused.values():
+                raise Unavailable("authorizer", "it does not say which feeds are allowed")
             raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
-        return Visitor(principal, feeds, parse_types(request.query_params.get("types")))
+        return Visitor(principal, feeds, refused, types)
 
     def _warn(self, code: str, sentence: str) -> None:
         now = time.monotonic()
@@ -125,7 +148,9 @@ class Admission:
 
 def _feeds_of(request: HTTPConnection) -> list[str]:
     text = request.query_params.get("feeds", "")
-    feeds = [feed for feed in text.split(",") if feed]
+    feeds = list(dict.fromkeys(feed for feed in text.split(",") if feed))
+    if len(feeds) > FEEDS_MAX:
+        raise Refused("too_many_feeds", ERRORS["too_many_feeds"])
     if not all(map(is_feed, feeds)):
         raise Refused("feed_invalid", ERRORS["feed_invalid"])
     return feeds

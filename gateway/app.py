@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +14,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.admission import Admission, Visitor
 from gateway.auth import Authenticator
+from gateway.authorizer import Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.degraded import Degraded
@@ -38,9 +39,11 @@ from gateway.snapshots import parse_query, snapshot
 from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.errors import Overloaded, Refused, Unavailable
-from livefeed.protocol import CloseCode
+from livefeed.protocol import ERRORS, CloseCode
 
 logger = logging.getLogger(__name__)
+
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Gateway:
 
     nats: Nats
     authenticator: Authenticator
+    authorizer: Authorizer
     reader: LogReader
     hub: Hub
     catch_up: CatchUp
@@ -70,7 +74,7 @@ class Gateway:
         """The load level; normal as long as nothing measures it."""
         return getattr(getattr(self, "load", None), "level", "normal")
 
-    def admit(self, request: HTTPConnection) -> AbstractContextManager[Visitor]:
+    def admit(self, request: HTTPConnection) -> AbstractAsyncContextManager[Visitor]:
         """Let a connection in for as long as the context lasts, or raise why not."""
         return self.admission.enter(request, draining=self.draining, level=self.level)
 
@@ -106,6 +110,7 @@ class Gateway:
             tasks.create_task(self.presence_report.run(), name="presence")
             tasks.create_task(self.degraded.run(), name="degraded")
             tasks.create_task(self.seen.run(), name="seen")
+            tasks.create_task(self.authenticator.run(), name="keys")
             tasks.create_task(self.lifetimes.run(), name="lifetimes")
             tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
             tasks.create_task(self.sessions.run(), name="sessions")
@@ -117,7 +122,9 @@ class Gateway:
             return "draining"
         if not self.revocations.known:
             return "the revocations could not be read yet"
-        return None if self.nats.is_connected else "nats is away"
+        if not self.nats.is_connected:
+            return "nats is away"
+        return self.authenticator.ready()
 
     def _close_revoked(self) -> None:
         for connection in self.connections:
@@ -128,11 +135,11 @@ class Gateway:
             connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
 
 
-def public_app(gateway: Gateway) -> Starlette:
+def public_app(gateway: Gateway) -> Asgi:
     """The app that clients reach."""
 
-    async def websocket(socket: WebSocket) -> None:
-        await serve(gateway, socket)
+    async def websocket(_request: Request) -> Response:
+        return refusal(Refused("upgrade_required", ERRORS["upgrade_required"]))
 
     cross_origin = Middleware(
         CORSMiddleware,
@@ -140,15 +147,24 @@ def public_app(gateway: Gateway) -> Starlette:
         allow_headers=["Authorization", "Last-Event-ID"],
         expose_headers=["Retry-After"],
     )
-    return Starlette(
+    http = Starlette(
         routes=[
-            WebSocketRoute("/v1/ws", websocket),
+            Route("/v1/ws", websocket),
             Route("/v1/feeds/{feed}", _Door(gateway, _feed), methods=["GET"]),
             Route("/v1/feeds/{feed}/events", _Door(gateway, events), methods=["GET"]),
             Route("/v1/feeds/{feed}/updates", _Door(gateway, updates), methods=["GET"]),
         ],
         middleware=[cross_origin],
     )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # Not by routes: what they await through would be kept as long as the connection lives.
+        if scope["type"] == "websocket" and scope["path"] == "/v1/ws":
+            await serve(gateway, WebSocket(scope, receive, send))
+        else:
+            await http(scope, receive, send)
+
+    return app
 
 
 def ops_app(gateway: Gateway) -> Starlette:
@@ -186,8 +202,8 @@ class _Door:
 
 
 async def _feed(gateway: Gateway, request: Request, send: Send) -> None:
-    principal = gateway.authenticator.principal(request)
-    feed = feed_of(request, principal)
+    principal = await gateway.authenticator.principal(request)
+    feed = await feed_of(gateway, request, principal)
     query = parse_query(request.query_params)
     answer = JSONResponse(await snapshot(gateway.reader, principal, feed, query))
     await answer(request.scope, request.receive, send)

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from gateway.connection import Connection, PageFrames, page_frame
+from gateway.connection import Connection
 from gateway.hub import Hub
+from gateway.update_frames import PageFrames, page_frame
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.adapters.postgres.seen import furthest_seen

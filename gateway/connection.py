@@ -5,31 +5,26 @@ All decisions of order are `livefeed.position`'s; this class carries them out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from gateway.frames import Frame
 from gateway.socket import Socket
+from gateway.update_frames import LiveFrames, PageFrames, timestamp
 from livefeed import protocol
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page
-from livefeed.channel import channels_of, client_name, feed_of
+from livefeed.channel import channels_of, feed_of
 from livefeed.cursor import Cursor, client_epoch, resolve
 from livefeed.errors import Refused
-from livefeed.filters import ALL_TYPES, Types, of_types
+from livefeed.filters import ALL_TYPES, Types
 from livefeed.identity import is_feed
 from livefeed.limits import CONNECTION_FEEDS_MAX, PAGES_OUTSTANDING_MAX
-from livefeed.messages import LiveChannel, public_update
+from livefeed.messages import LiveChannel
 from livefeed.position import Position, Verdict
-from livefeed.update import KINDS
 
-LiveFrames = Callable[[Types], Frame | None]
-"""The frame of a live batch for each filter, made once for all connections; None when nothing of it
-passes."""
-PageFrames = Callable[[Types], Frame]
-"""The frame of a page for each filter; one that is empty still says where it reaches."""
+NONE_REFUSED: Mapping[str, str] = {}
 
 
 class CatchUps(Protocol):
@@ -101,6 +96,8 @@ class Connection:
         self._feeds: dict[str, Followed] = {}
         self._behind: dict[str, None] = {}
         """Channels whose next page waits for its turn, or for room in the outbox."""
+        self._warned = False
+        """Whether the client was told that its token ran out."""
         self._asked: set[str] = set()
         """Channels whose next page was asked for."""
         self._catch_ups = catch_ups
@@ -111,9 +108,9 @@ class Connection:
         """The feeds that it follows."""
         return list(self._feeds)
 
-    def establish(self, feeds: Iterable[str]) -> None:
+    def establish(self, feeds: Iterable[str], refused: Mapping[str, str] = NONE_REFUSED) -> None:
         """Greet the client and follow its first feeds; forbidden ones get an error."""
-        allowed = [feed for feed in dict.fromkeys(feeds) if self._may_follow(feed) is None]
+        allowed = [feed for feed in dict.fromkeys(feeds) if not self._fault_of(feed, refused)]
         allowed = allowed[:CONNECTION_FEEDS_MAX]
         frame = protocol.connection_established(
             connection_id=self.id,
@@ -124,12 +121,22 @@ class Connection:
         )
         self._send(frame)
         try:
-            self.subscribe(feeds, None)
-        except Refused as refused:
-            self.error(refused.code, refused.detail)
+            self.subscribe(feeds, None, refused)
+        except Refused as fault:
+            self.error(fault.code, fault.detail)
 
-    def subscribe(self, feeds: Iterable[str], cursor: protocol.CursorField | None) -> None:
+    def subscribe(
+        self,
+        feeds: Iterable[str],
+        cursor: protocol.CursorField | None,
+        refused: Mapping[str, str] = NONE_REFUSED,
+    ) -> None:
         """Follow feeds from a cursor, or from the beginning; those that may be followed.
+
+        Args:
+            feeds: The feeds.
+            cursor: Where the client is.
+            refused: What the authorizer says of some of them: error codes by feed.
 
         Raises:
             Refused: For the cursor, or for the first feed that may not be followed.
@@ -137,7 +144,7 @@ class Connection:
         positions, stale = self._positions(cursor)
         faults: list[tuple[str, str]] = []
         for feed in dict.fromkeys(feeds):
-            fault = self._may_follow(feed)
+            fault = self._fault_of(feed, refused)
             if fault is not None:
                 faults.append((fault, feed))
             elif feed not in self._feeds:
@@ -161,14 +168,22 @@ class Connection:
                     self._behind.pop(channel, None)
                     self._asked.discard(channel)
 
-    def refresh(self, principal: Principal) -> None:
-        """Go on with a new token of the same user; what it does not allow is followed no more."""
+    def refresh(self, principal: Principal, refused: Mapping[str, str] = NONE_REFUSED) -> None:
+        """Go on with a new token of the same user; what is not allowed is followed no more."""
         self.principal = principal
-        forbidden = [feed for feed in self._feeds if not principal.may_follow(feed)]
+        self._warned = False
+        faults = {feed: self._fault_of(feed, refused) for feed in self._feeds}
+        forbidden = [feed for feed, fault in faults.items() if fault == "feed_forbidden"]
         self.unsubscribe(forbidden)
         if forbidden:
             names = ", ".join(forbidden)[:200]
             self.error("feed_forbidden", f"{names}: {protocol.ERRORS['feed_forbidden']}")
+
+    def expired(self) -> None:
+        """Tell the client, once for each token, that its token ran out: it may refresh it yet."""
+        if not self._warned:
+            self._warned = True
+            self.error("token_expired", "the token ran out; refresh it, or be closed soon")
 
     def live(self, epoch: str, batch: LiveChannel, frames: LiveFrames) -> None:
         """Take a live batch of a channel."""
@@ -273,7 +288,7 @@ class Connection:
 
     def error(self, code: str, message: str) -> None:
         """Tell the client what is wrong."""
-        self._send(protocol.error(code, message, retryable=code == "unavailable"))
+        self._send(protocol.error(code, message, retryable=code in protocol.RETRYABLE))
 
     def leave(self) -> None:
         """The client is gone."""
@@ -323,7 +338,7 @@ class Connection:
             followed.announced = True
             self._send(protocol.caught_up([feed]))
 
-    def _may_follow(self, feed: str) -> str | None:
+    def _fault_of(self, feed: str, refused: Mapping[str, str]) -> str | None:
         """Why a feed may not be followed, or None."""
         if not is_feed(feed):
             return "feed_invalid"
@@ -331,7 +346,7 @@ class Connection:
             return "feed_forbidden"
         if len(self._feeds) >= CONNECTION_FEEDS_MAX and feed not in self._feeds:
             return "too_many_feeds"
-        return None
+        return refused.get(feed)
 
     def _positions(self, cursor: protocol.CursorField | None) -> tuple[Mapping[str, int], bool]:
         """Positions to start from, and whether the cursor is of another log."""
@@ -349,45 +364,3 @@ class Connection:
 
     def _send(self, frame: bytes) -> None:
         self.socket.send(Frame(frame))
-
-
-def timestamp() -> str:
-    """Now, as frames show it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def live_frame(batch: LiveChannel, types: Types) -> Frame | None:
-    """The frame of a live batch: the same for every connection with this filter."""
-    updates = of_types(batch.updates or [], types)
-    if not updates and types != ALL_TYPES:
-        return None
-    name = client_name(batch.channel)
-    frame = protocol.feed_updates(
-        batch_id=f"{name}:{batch.start}-{batch.end}",
-        timestamp=timestamp(),
-        updates=updates,
-        cursor={name: batch.end},
-        floor={name: batch.floor},
-        replay=False,
-        more=False,
-    )
-    return Frame(frame)
-
-
-def page_frame(page: Page, after: int, types: Types) -> Frame:
-    """The frame of a page: the same for every connection that asked from there with this filter."""
-    name = client_name(page.channel)
-    frame = protocol.feed_updates(
-        batch_id=f"{name}:{after}-{page.end}",
-        timestamp=timestamp(),
-        updates=[
-            public_update(page.channel, one.seq, rank=one.rank, born=one.born, body=one.body)
-            for one in page.updates
-            if KINDS[one.kind] in types
-        ],
-        cursor={name: page.end},
-        floor={name: page.floor},
-        replay=True,
-        more=page.more,
-    )
-    return Frame(frame)

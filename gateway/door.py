@@ -18,7 +18,7 @@ from starlette.types import Receive
 from gateway.connection import Connection
 from livefeed.access import Principal
 from livefeed.cursor import Cursor, resolve
-from livefeed.errors import AccessRefused, Refused
+from livefeed.errors import Refused
 from livefeed.filters import Types
 from livefeed.identity import is_feed
 from livefeed.over_http import Reached, parse_position
@@ -72,9 +72,9 @@ async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
         Refused: For the origin, the token, the feed, the types or the cursor.
         Unavailable: The log was not reached yet.
     """
-    with gateway.admit(request) as visitor:
+    async with gateway.admit(request) as visitor:
         principal = visitor.principal
-        feed = feed_of(request, principal)
+        feed = await feed_of(gateway, request, principal)
         # An `EventSource` that comes back sends the header, to the URL that it began with.
         text = request.headers.get("last-event-id") or request.query_params.get("cursor")
         cursor = parse_position(text)
@@ -85,13 +85,17 @@ async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
         yield Visit(principal, feed, visitor.types, cursor, epoch)
 
 
-def feed_of(request: Request, principal: Principal) -> str:
-    """The feed of the URL; raises Refused when it is none, or not for this token."""
+async def feed_of(gateway: Gateway, request: Request, principal: Principal) -> str:
+    """The feed of the URL.
+
+    Raises:
+        Refused: It is none, or not for this token.
+        Unavailable: The authorizer cannot say whether it is.
+    """
     feed: str = request.path_params["feed"]
     if not is_feed(feed):
         raise Refused("feed_invalid", ERRORS["feed_invalid"])
-    if not principal.may_follow(feed):
-        raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
+    await gateway.authorizer.require(principal, feed)
     return feed
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.connection import Connection
 from gateway.frames import Frame
-from livefeed.adapters.tokens import LEEWAY_SECONDS
 from livefeed.deadlines import Deadlines
 from livefeed.limits import AGE_SPREAD_SHARE, RECONNECT_SPREAD_SECONDS
 from livefeed.protocol import CloseCode, reconnect
@@ -62,10 +61,16 @@ def send_away(connection: Connection, reason: str) -> None:
 
 
 class Lifetimes:
-    """Ends connections whose token has run out, or that have become too old."""
+    """Ends connections whose token has run out, or that have become too old.
 
-    def __init__(self, age_seconds_max: float) -> None:
+    Args:
+        age_seconds_max: How old a connection may become.
+        grace_seconds: How long it may still bring a new token when its own has run out.
+    """
+
+    def __init__(self, age_seconds_max: float, grace_seconds: float) -> None:
         self._age_seconds_max: Final = age_seconds_max
+        self._grace_seconds: Final = grace_seconds
         self._too_old_at: dict[Connection, float] = {}
         self._due: Deadlines[Connection] = Deadlines()
 
@@ -77,7 +82,7 @@ class Lifetimes:
 
     def refreshed(self, connection: Connection) -> None:
         """Its token is another one."""
-        self._due.set(connection, min(self._too_old_at[connection], _token_ends_at(connection)))
+        self._set(connection, connection.principal.expires_at)
 
     def remove(self, connection: Connection) -> None:
         """It has ended."""
@@ -90,11 +95,17 @@ class Lifetimes:
             await asyncio.sleep(1)
             now = time.time()
             for connection in self._due.due(now):
-                if _token_ends_at(connection) <= now:
-                    connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
-                else:
-                    send_away(connection, "age")
+                self._end(connection, now)
 
+    def _end(self, connection: Connection, now: float) -> None:
+        closes_at = connection.principal.expires_at + self._grace_seconds
+        if closes_at <= now:
+            connection.socket.close(CloseCode.TOKEN_EXPIRED, "the token is expired")
+        elif self._too_old_at[connection] <= now:
+            send_away(connection, "age")
+        else:
+            connection.expired()
+            self._set(connection, closes_at)
 
-def _token_ends_at(connection: Connection) -> float:
-    return connection.principal.expires_at + LEEWAY_SECONDS
+    def _set(self, connection: Connection, at: float) -> None:
+        self._due.set(connection, min(self._too_old_at[connection], at))

@@ -14,25 +14,23 @@ WHOLE_TEXT: Final = 0x81
 
 
 class Frame:
-    """One text message."""
+    """One text message.
 
-    __slots__ = ("_wire", "payload")
+    Attributes:
+        wire: Its bytes on the wire; a field, not a property, because each socket reads it.
+        payload_bytes: The size of what it carries.
+    """
+
+    __slots__ = ("payload_bytes", "wire")
 
     def __init__(self, payload: bytes) -> None:
-        self.payload = payload
-        self._wire: bytes | None = None
+        self.payload_bytes = len(payload)
+        self.wire: Final = _head(len(payload)) + payload
 
     @property
-    def wire(self) -> bytes:
-        """The bytes on the wire, made when they are first asked for."""
-        if self._wire is None:
-            self._wire = _head(len(self.payload)) + self.payload
-        return self._wire
-
-    @property
-    def text(self) -> str:
-        """The message, for a server that makes its frames itself."""
-        return self.payload.decode()
+    def payload(self) -> bytes:
+        """What it carries."""
+        return self.wire[len(self.wire) - self.payload_bytes :]
 
 
 class FrameWriter(Protocol):

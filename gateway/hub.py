@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gateway.connection import Connection, live_frame
+from gateway.connection import Connection
+from gateway.update_frames import live_frame
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
@@ -82,6 +83,7 @@ class Hub:
         self.batches += 1
         group = tuple(self._followers.get(subject.decode(), ()))
         for batch in message.channels:
+            # Each made when the first connection wants it, once for all with the same filter.
             frames = functools.cache(functools.partial(live_frame, batch))
             for connection in group:
                 connection.live(message.epoch, batch, frames)

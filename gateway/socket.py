@@ -75,9 +75,13 @@ def open_socket(websocket: WebSocket, *, on_room: Callable[[], None]) -> Socket:
 
 
 class DirectSocket:
-    """Writes frames into the transport."""
+    """Writes frames into the transport.
 
-    __slots__ = ("_on_room", "_room", "_write", "_writer")
+    `closed` and `has_room` are fields that follow the writer's: each frame of each connection looks
+    at them.
+    """
+
+    __slots__ = ("_on_room", "_room", "_write", "_writer", "closed", "has_room")
 
     def __init__(self, writer: FrameWriter, *, on_room: Callable[[], None]) -> None:
         self._writer = writer
@@ -85,31 +89,22 @@ class DirectSocket:
         self._on_room: Callable[[], None] | None = on_room
         self._room: asyncio.Event | None = None
         """Made when somebody waits: most connections never do."""
+        self.closed = writer.ended
+        self.has_room = not (writer.paused or writer.ended)
         writer.on_change = self._changed
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing can be sent any more."""
-        return self._writer.ended
-
-    @property
-    def has_room(self) -> bool:
-        """Whether more may be sent now."""
-        return not (self._writer.paused or self._writer.ended)
 
     async def room(self) -> None:
         """Return when there is room, or nobody to have any for."""
-        while self._writer.paused and not self._writer.ended:
+        while not (self.has_room or self.closed):
             self._room = self._room or asyncio.Event()
             await self._room.wait()
 
     def send(self, frame: Frame) -> None:
         """Write a frame."""
-        writer = self._writer
-        if writer.ended:
+        if self.closed:
             return
         self._write(frame.wire)
-        if writer.paused and writer.waiting() >= OUTBOX_BYTES_LIMIT:
+        if not self.has_room and self._writer.waiting() >= OUTBOX_BYTES_LIMIT:
             self.close(CloseCode.TOO_SLOW, "come back")
 
     def close(self, code: CloseCode, reason: str) -> None:
@@ -118,25 +113,25 @@ class DirectSocket:
 
     def end(self) -> None:
         """Let go of the connection."""
+        self.closed, self.has_room = True, False
         self._on_room = None
         self._writer.on_change = None
 
     def _changed(self) -> None:
-        writer = self._writer
-        if writer.paused and not writer.ended:
-            return
-        if self._room is not None:
+        self.closed = self._writer.ended
+        self.has_room = not (self._writer.paused or self.closed)
+        if self._room is not None and (self.has_room or self.closed):
             self._room.set()
             self._room = None
-        if not writer.ended and self._on_room is not None:
+        if self.has_room and self._on_room is not None:
             self._on_room()
 
 
 class OutboxSocket:
     """Queues frames for a task of its own, which sends them over ASGI."""
 
-    def __init__(self, websocket: Sink, *, on_room: Callable[[], None]) -> None:
-        self._websocket = websocket
+    def __init__(self, sink: Sink, *, on_room: Callable[[], None]) -> None:
+        self._sink = sink
         self._on_room = on_room
         self._outbox: deque[Frame] = deque()
         self._bytes = 0
@@ -162,7 +157,7 @@ class OutboxSocket:
         if self.closed or self._close is not None:
             return
         self._outbox.append(frame)
-        self._bytes += len(frame.payload)
+        self._bytes += frame.payload_bytes
         if self._bytes >= OUTBOX_BYTES_MAX:
             self._full = True
             self._room.clear()
@@ -188,7 +183,7 @@ class OutboxSocket:
                 self._wake.clear()
                 await self._write_outbox()
             code, reason = self._close
-            await self._websocket.close(code, reason)
+            await self._sink.close(code, reason)
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass  # The client is gone; whoever reads from it knows.
         finally:
@@ -199,8 +194,8 @@ class OutboxSocket:
     async def _write_outbox(self) -> None:
         while self._outbox:
             frame = self._outbox.popleft()
-            await self._websocket.send_text(frame.text)
-            self._bytes -= len(frame.payload)
+            await self._sink.send_text(frame.payload.decode())
+            self._bytes -= frame.payload_bytes
             if self._full and self._bytes < OUTBOX_BYTES_MAX // 2:
                 self._full = False
                 self._room.set()

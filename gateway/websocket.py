@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -41,9 +41,9 @@ BAD_FRAMES_MAX: Final = 10
 
 async def serve(gateway: Gateway, websocket: WebSocket) -> None:
     """Serve one client from its handshake to its end."""
-    with ExitStack() as place:
+    async with AsyncExitStack() as place:
         try:
-            visitor = place.enter_context(gateway.admit(websocket))
+            visitor = await place.enter_async_context(gateway.admit(websocket))
             # One that is out of date is found out by the first page, and answered by a reset.
             epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
         except (Refused, Overloaded, Unavailable) as error:
@@ -68,7 +68,7 @@ async def _stay(gateway: Gateway, websocket: WebSocket, visitor: Visitor, epoch:
     connection.socket = open_socket(websocket, on_room=connection.has_room)
     gateway.joined(connection)
     try:
-        connection.establish(visitor.feeds)
+        connection.establish(visitor.feeds, visitor.refused)
         gateway.degraded.greet(connection)
         gateway.head_check.add(connection)
         await _read(gateway, websocket, connection)
@@ -96,7 +96,10 @@ async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) 
                 raise FrameRefused("too_many_frames", ERRORS["too_many_frames"])
             if text is None:
                 raise FrameRefused("frame_invalid", "frames are text")
-            _carry_out(gateway, connection, text)
+            await _carry_out(gateway, connection, text)
+        except Unavailable as error:
+            logger.warning("a frame could not be carried out: %s", error)
+            connection.error("unavailable", ERRORS["unavailable"])
         except Refused as refused:
             bad_frames += 1
             connection.error(refused.code, refused.detail)
@@ -105,19 +108,21 @@ async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) 
         pass
 
 
-def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
+async def _carry_out(gateway: Gateway, connection: Connection, text: str) -> None:
     frame = decode_frame(text)
     # The next report looks at what has become of it, also when it is refused half-way.
     gateway.presence.changed(connection.principal.user_id)
     if isinstance(frame, Subscribe):
-        connection.subscribe(frame.feeds, frame.cursor)
+        refused = await gateway.authorizer.refusals(connection.principal, frame.feeds)
+        connection.subscribe(frame.feeds, frame.cursor, refused)
     elif isinstance(frame, Unsubscribe):
         connection.unsubscribe(frame.feeds)
     elif isinstance(frame, Refresh):
-        principal = gateway.authenticator.verify(frame.token)
+        principal = await gateway.authenticator.verify(frame.token)
         if principal.user_id != connection.principal.user_id:
             raise AccessRefused("token_invalid", "it is another user's")
-        connection.refresh(principal)
+        refused = await gateway.authorizer.refusals(principal, connection.feeds)
+        connection.refresh(principal, refused)
         gateway.lifetimes.refreshed(connection)
     elif isinstance(frame, Visibility):
         connection.visible = frame.state == "visible"

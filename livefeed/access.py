@@ -15,6 +15,8 @@ from livefeed.identity import is_id
 
 _pattern = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\*?|\*")
 CLAIM_FEEDS_MAX = 256
+MOMENT_MAX = 1e12
+"""Seconds since 1970 that are no date any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,10 @@ class Principal:
     expires_at: float
     """Seconds since 1970."""
     token_id: str = ""
-    """The token's `jti`; empty when it has none."""
+    """The claim `jti`, by which one token is revoked; empty when it has none."""
     issued_at: float = 0.0
-    """The token's `iat`, seconds since 1970; 0 when it does not say."""
+    """The claim `iat`, seconds since 1970: what was issued before a user was revoked is too old; 0
+    when it does not say."""
 
     def may_follow(self, feed: str) -> bool:
         """Whether the token allows a feed."""
@@ -43,8 +46,7 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
     """The principal of a token whose signature and expiry were verified.
 
     Args:
-        claims: The token's claims: `sub`, `exp`, `feeds` if it is limited, `jti` and `iat` if it
-            has them.
+        claims: The token's claims: `sub`, `exp`, and `feeds`, `jti`, `iat` where it has them.
         feeds_default: What a token without the claim `feeds` may follow.
 
     Raises:
@@ -60,11 +62,16 @@ def principal_of(claims: Mapping[str, Any], *, feeds_default: Iterable[str]) -> 
         raise AccessRefused(
             "token_invalid", "feeds must hold feed names or prefixes such as news-*"
         )
-    token_id, issued_at = claims.get("jti", ""), claims.get("iat", 0)
+    token_id = claims.get("jti", "")
     if not isinstance(token_id, str) or (token_id and not is_id(token_id)):
-        detail = "jti must be an id: 1 to 128 characters, none of control"
-        raise AccessRefused("token_invalid", detail)
-    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
-        raise AccessRefused("token_invalid", "iat must be a number")
-    expires_at, issued_at = float(claims["exp"]), float(issued_at)
-    return Principal(user_id, tuple(feeds), expires_at, token_id, issued_at)
+        raise AccessRefused("token_invalid", "jti must be 1 to 128 characters, none of control")
+    issued_at = _moment(claims, "iat") if "iat" in claims else 0.0
+    return Principal(user_id, tuple(feeds), _moment(claims, "exp"), token_id, issued_at)
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> float:
+    """A claim that is a time; True, a text of digits and 1e308 are none."""
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOMENT_MAX:
+        raise AccessRefused("token_invalid", f"{name} must be seconds since 1970")
+    return float(value)

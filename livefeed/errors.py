@@ -71,7 +71,7 @@ class Unavailable(LivefeedError):
     """A server that is away or overloaded.
 
     Args:
-        dependency: `nats`, `primary` or `replica`.
+        dependency: `nats`, `primary` or `replica`, or what else was asked.
         detail: What was tried and what came back.
     """
 

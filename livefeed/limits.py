@@ -98,6 +98,30 @@ OUTBOX_BYTES_MAX: Final = 1 * MIB
 """Bytes waiting for one connection; above it the connection only remembers that it is behind."""
 OUTBOX_BYTES_LIMIT: Final = 16 * MIB
 """Bytes waiting for one connection above which it is closed with "come back"."""
+SEND_BUFFER_BYTES: Final = 128 * KIB
+"""What the system may hold for one connection beside that: with more, a client that does not read
+is seen late."""
+UNREAD_PONG_BYTES_MAX: Final = 64 * KIB
+"""Pongs for a client that does not read; above it the connection is cut."""
+CLOSING_SECONDS_MAX: Final = 3.0
+"""How long a connection that was closed may take to read what says so; then it is cut."""
+REQUEST_HEAD_SECONDS_MAX: Final = 10.0
+"""How long a request may take until its head is there, from the connect or its first byte on."""
+REQUEST_HEAD_BYTES_MAX: Final = 32 * KIB
+"""Largest head of a request."""
+REQUEST_LINE_BYTES_MAX: Final = 8_000
+"""Longest URL, and longest header with its name."""
+REQUEST_HEADERS_MAX: Final = 100
+"""Most headers of a request."""
+INBOUND_BYTES_PER_SECOND: Final = 64 * KIB
+"""What one connection may send, on average."""
+INBOUND_BURST_BYTES: Final = 256 * KIB
+"""What it may send at once."""
+INBOUND_COST_BYTES: Final = 128
+"""What each frame, and each piece in which bytes arrive, costs beside its bytes: an empty one is
+work too."""
+INBOUND_FRAGMENTS_MAX: Final = 64
+"""Most fragments of one message from a client."""
 PAGES_OUTSTANDING_MAX: Final = 4
 """Pages of the log that one connection may wait for at once."""
 GATHERED_BYTES_MAX: Final = 16 * MIB
@@ -128,6 +152,26 @@ SEEN_WAITING_MAX: Final = 100_000
 """Markers that wait in a gateway while they cannot be written; more are dropped."""
 SEEN_DEVICES_MAX: Final = 16
 """Devices of a user whose markers are kept in a channel; those that are furthest stay."""
+KEYS_SECONDS: Final = 300.0
+"""How often the keys of LIVEFEED_JWKS_URL are read again."""
+KEYS_PAUSE_SECONDS: Final = 10.0
+"""How seldom tokens with an unknown key have them read; and the pause after a read that failed."""
+KEYS_SECONDS_MAX: Final = 86_400.0
+"""Keys that could not be read again for so long are believed no more."""
+KEYS_FETCH_SECONDS_MAX: Final = 5.0
+"""How long their server may take."""
+KEYS_BYTES_MAX: Final = 256 * KIB
+"""Largest JWKS."""
+KEYS_MAX: Final = 64
+"""Keys of a JWKS that are looked at."""
+AUTHORIZE_SECONDS_MAX: Final = 2.0
+"""How long LIVEFEED_AUTHORIZER may take, with the wait for its turn."""
+AUTHORIZE_AT_ONCE: Final = 64
+"""Questions that a gateway asks it at the same time."""
+AUTHORIZED_SECONDS: Final = 30.0
+"""How long its answer is believed."""
+AUTHORIZED_MAX: Final = 100_000
+"""Answers that a gateway remembers."""
 COMMANDS_A_SECOND: Final = 20
 """Frames that a client may send in a second; each one above it is answered with an error."""
 COMMANDS_BURST: Final = 40

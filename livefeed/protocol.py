@@ -25,6 +25,8 @@ from livefeed.limits import (
 SUBPROTOCOL: Final = "livefeed.v1"
 BEARER_SUBPROTOCOL: Final = "bearer."
 HEARTBEAT_SECONDS: Final = 20
+FEEDS_MAX: Final = 128
+"""Most feeds that one frame or one URL names."""
 
 
 class CloseCode(IntEnum):
@@ -61,19 +63,24 @@ ERRORS: Final[Mapping[str, str]] = {
     "cursor_invalid": "the cursor is not one that this server gave out",
     "cursor_foreign": "the cursor belongs to another user",
     "token_invalid": "the token is missing or not valid, or it is another user's",
-    "token_expired": "the token is expired; come with a new one",
+    "token_expired": "the token is expired; come with a new one, or refresh it in time",
     "token_revoked": "the token was revoked; another one is needed",
     "origin_forbidden": "pages of this origin may not connect",
     "parameter_invalid": "a parameter of the URL is not what it may be",
+    "upgrade_required": "a WebSocket handshake is due here",
+    "request_invalid": "this is no request that the server reads",
     "too_many_frames": f"a client sends at most {COMMANDS_A_SECOND} frames a second, and "
     f"{COMMANDS_BURST} at once",
-    "unavailable": "the log cannot be read now; the server tries again by itself",
+    "unavailable": "the server cannot reach what it needs to answer now; try again later",
     "draining": "the server is leaving; another takes over",
     "busy": "the server is overloaded, or too many come at once",
     "full": "the server has as many connections as it takes",
     "too_many_connections": "too many connections come from this address",
 }
 """What an `error` frame's code, or an HTTP answer's, means."""
+
+RETRYABLE: Final = frozenset({"unavailable", "token_expired"})
+"""Codes of `error` frames after which the client may do the same again, if with a new token."""
 
 RESET_REASONS: Final[Mapping[str, str]] = {
     "epoch_changed": "the log is another incarnation, for example after a restore",
@@ -94,7 +101,9 @@ class CursorField(Struct, frozen=True, forbid_unknown_fields=True):
     positions: dict[str, Annotated[int, Meta(ge=0, le=POSITION_MAX)]]
 
 
-Feeds = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=128)]
+Feeds = Annotated[
+    list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=FEEDS_MAX)
+]
 
 
 class Subscribe(Struct, frozen=True, tag="subscribe", forbid_unknown_fields=True):

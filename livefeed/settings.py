@@ -70,8 +70,28 @@ class Settings(BaseSettings):
         description="Private key: PEM, or the path of a file; only `livefeed token` needs it.",
         repr=False,
     )
+    jwks_url: str | None = Field(
+        None,
+        description="Where the public keys of RS256 or EdDSA are, as a JWKS, in place of "
+        "`LIVEFEED_JWT_PUBLIC_KEY`: https, http on the loopback, or the path of a file. They are "
+        "read again every 5 minutes, and for a `kid` that is new; kept for a day while their "
+        "server is away.",
+    )
     jwt_audience: str | None = Field(None, description="The `aud` that a token must have.")
     jwt_issuer: str | None = Field(None, description="The `iss` that a token must have.")
+    token_grace_seconds: float = Field(
+        25.0,
+        ge=0,
+        le=300,
+        description="How long a connection whose token ran out may still bring a new one; then it "
+        "is closed with 4001.",
+    )
+    authorizer: str | None = Field(
+        None,
+        description="`package.module:function` (async) of a user id and a feed that says, beside "
+        "the claim, whether the user may follow the feed; its answer is believed for 30 s. When it "
+        "fails or takes longer than 2 s nobody may, and is told to try again.",
+    )
     feeds_default: list[str] = Field(
         ["*"], description="JSON list of the feeds that a token without the claim `feeds` allows."
     )
@@ -81,6 +101,11 @@ class Settings(BaseSettings):
         "origin is refused with 403. A client without an `Origin` header is no browser.",
     )
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
+    gateway_wire: Literal["guarded", "stock"] = Field(
+        "guarded",
+        description="`stock` serves with uvicorn as it is: a third slower, and without the guards "
+        "against clients that attack; only to compare, or where a proxy guards.",
+    )
     gateway_port: int = Field(8080, ge=0, le=65535, description="Port of the gateway.")
     ops_port: int = Field(8081, ge=0, le=65535, description="Port of /healthz and /readyz.")
     ops_host: str = Field("127.0.0.1", description="Address of /healthz and /readyz.")
@@ -202,8 +227,14 @@ class Settings(BaseSettings):
             secret = self.jwt_secret
             if secret is not None and len(secret.encode()) < SECRET_BYTES_MIN:
                 raise ValueError(f"LIVEFEED_JWT_SECRET must have at least {SECRET_BYTES_MIN} bytes")
-        elif self.jwt_public_key is None and self.jwt_private_key is None:
-            raise ValueError(f"{self.jwt_algorithm} needs LIVEFEED_JWT_PUBLIC_KEY")
+            if self.jwks_url is not None:
+                raise ValueError("LIVEFEED_JWKS_URL has public keys: use it with RS256 or EdDSA")
+        elif not (self.jwt_public_key or self.jwt_private_key or self.jwks_url):
+            raise ValueError(
+                f"{self.jwt_algorithm} needs LIVEFEED_JWT_PUBLIC_KEY or LIVEFEED_JWKS_URL"
+            )
+        if self.jwks_url is not None:
+            self._check_key_source(self.jwks_url)
         if self.nats_replicas == 2:
             raise ValueError("LIVEFEED_NATS_REPLICAS is 1 on one node, 3 on three")
         if self.worker_idle_seconds > self.worker_life_seconds:
@@ -218,6 +249,16 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"LIVEFEED_TRUSTED_PROXIES: {error}") from error
         return self
+
+    def _check_key_source(self, location: str) -> None:
+        if self.jwt_public_key is not None:
+            raise ValueError("set LIVEFEED_JWT_PUBLIC_KEY or LIVEFEED_JWKS_URL, not both")
+        url = urlsplit(location)
+        if url.scheme == "http" and url.hostname not in {"127.0.0.1", "::1", "localhost"}:
+            # Whoever is on the way could put keys of their own there.
+            raise ValueError("LIVEFEED_JWKS_URL must be https, or http on the loopback")
+        if "://" in location and (url.scheme not in {"http", "https"} or not url.hostname):
+            raise ValueError("LIVEFEED_JWKS_URL must be an https URL or the path of a file")
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -457,6 +457,7 @@ class Stack:
         feeds: Sequence[str] = ("home",),
         *,
         gateway: Process | None = None,
+        url: str | None = None,
         **options: Any,
     ) -> LiveFeed:
         """Return a client that the test itself iterates over; options go to `LiveFeed`."""
@@ -464,7 +465,7 @@ class Stack:
 
         options.setdefault("token", self.token(user))
         options.setdefault("timing", Timing(backoff_first=0.05, backoff_max=0.5))
-        url = self.url if gateway is None else gateway.url
+        url = url or (self.url if gateway is None else gateway.url)
         client = LiveFeed(url, feeds=feeds, **options)
         self._clients.append(client)
         return client
@@ -480,7 +481,8 @@ class Stack:
         from livefeed_client import fetch_snapshot  # noqa: PLC0415 - few tests need it
 
         options.setdefault("token", self.token(user))
-        return await fetch_snapshot(self.url, feed=feed, **options)
+        url = options.pop("url", self.url)
+        return await fetch_snapshot(url, feed=feed, **options)
 
     async def aclose(self) -> None:
         """End everything that this test started, at once."""

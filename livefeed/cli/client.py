@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
-from livefeed_client.connection import http_url
+from livefeed_client.address import http_url
 
 from livefeed.access import principal_of
 from livefeed.adapters.tokens import sign

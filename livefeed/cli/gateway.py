@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
-from gateway.server import build_gateway, run_gateway
+from gateway.server import Access, build_gateway, run_gateway
+from livefeed.adapters.key_set import KeySet
 from livefeed.cli.environment import command_settings
+from livefeed.cli.plugins import authorize_function
 from livefeed.cli.running import (
     leave_on_signals,
     log_to_stderr,
@@ -28,9 +32,21 @@ def command(port: int | None, ops_port: int | None) -> None:
 
 async def _serve(settings: Settings) -> None:
     leave = leave_on_signals()
+    access = Access(_key_set(settings), authorize_function(settings))
     async with (
         nats_connection(settings, "livefeed-gateway") as nats,
         primary_pool(settings, "livefeed-gateway") as primary,
         replica_pool(settings, "livefeed-gateway") as replica,
     ):
-        await run_gateway(settings, build_gateway(settings, nats, primary, replica), leave)
+        gateway = build_gateway(settings, nats, primary, replica, access)
+        await run_gateway(settings, gateway, leave)
+
+
+def _key_set(settings: Settings) -> KeySet | None:
+    if settings.jwks_url is None:
+        return None
+    # Only here: the HTTP client takes a while to import, and most gateways need none.
+    from livefeed.adapters.key_server import key_reader
+
+    read = key_reader(settings.jwks_url, settings.jwt_algorithm)
+    return KeySet(read, clock=time.monotonic)

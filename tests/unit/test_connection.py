@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from livefeed_client import FeedState
 from msgspec import Raw
 
-from gateway.connection import Connection, live_frame, page_frame
+from gateway.connection import Connection
 from gateway.frames import Frame
+from gateway.update_frames import live_frame, page_frame
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page, StoredUpdate
 from livefeed.cursor import client_epoch

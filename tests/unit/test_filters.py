@@ -5,7 +5,7 @@ import functools
 import pytest
 from msgspec import Raw
 
-from gateway.connection import live_frame, page_frame
+from gateway.update_frames import live_frame, page_frame
 from livefeed.errors import Refused
 from livefeed.filters import ALL_TYPES, of_types, parse_types
 from livefeed.messages import LiveChannel
