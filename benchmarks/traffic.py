@@ -29,6 +29,8 @@ class Traffic:
     feed: str = "home"
     priorities: tuple[Lane, ...] = ("high",)
     """Each as often as it stands here."""
+    topic: bool = False
+    """Whether each update is for everyone on the feed, and not for one user."""
 
     def name(self, user: int) -> str:
         """The id of a user; loads of different seeds on one stack have different users."""
@@ -37,6 +39,10 @@ class Traffic:
     def user(self, number: int) -> int:
         """Whose an update is."""
         return self._dice(number) % self.users
+
+    def owner(self, number: int) -> str:
+        """The id of the one user that an update is for, or empty."""
+        return "" if self.topic else self.name(self.user(number))
 
     def priority(self, number: int) -> Lane:
         """What an update says of its priority."""
@@ -48,14 +54,14 @@ class Traffic:
 
     def update(self, number: int, *, due: int, recorded: bool) -> bytes:
         """An update's JSON; `due` is its scheduled time in nanoseconds of the monotonic clock."""
-        user, priority = self.name(self.user(number)), self.priority(number)
+        user, priority = self.owner(number), self.priority(number)
         content: dict[str, Any] = {"id": f"item-{number}", "number": number, "user": user}
         content |= {"due": due, "recorded": recorded, "text": TEXT}
         content["lane"] = priority
         return _encode(
             {
                 "updateId": self.update_id(number),
-                "userId": user,
+                **({"audience": {"feed": True}} if self.topic else {"userId": user}),
                 "feedType": self.feed,
                 "updateType": "new_content",
                 "content": content,

@@ -53,19 +53,21 @@ class Inbox:
 
     Attributes:
         user: Whose client it is.
+        owner: Whose updates it is sent: the user's, or nobody's own where they are a topic's.
         positions: How far it is in each channel, as its frames' cursors say.
         received: The numbers of the updates that it was shown.
         faults: By kind.
     """
 
-    __slots__ = ("_channel", "faults", "positions", "received", "user")
+    __slots__ = ("_channel", "faults", "owner", "positions", "received", "user")
 
-    def __init__(self, user: str, feed: str) -> None:
+    def __init__(self, user: str, feed: str, *, topic: bool = False) -> None:
         self.user = user
+        self.owner = "" if topic else user
         self.positions: dict[str, int] = {}
         self.received: set[int] = set()
         self.faults = dict.fromkeys(FAULTS, 0)
-        self._channel = f"me/{feed}"
+        self._channel = f"all/{feed}" if topic else f"me/{feed}"
 
     def take(self, frame: Frame) -> list[Content]:
         """Take a frame, and return what was not there before."""
@@ -73,7 +75,7 @@ class Inbox:
         reached = self.positions.get(self._channel, 0)
         for update in frame.updates:
             content = update.content
-            if update.channel != self._channel or content.user != self.user:
+            if update.channel != self._channel or content.user != self.owner:
                 self.faults["foreign"] += 1
             elif content.number in self.received:
                 self.faults["doubled"] += 1

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.admission import Admission, Visitor
@@ -33,6 +35,8 @@ from livefeed.identity import is_feed
 from livefeed.protocol import ERRORS, CloseCode
 
 logger = logging.getLogger(__name__)
+
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -120,21 +124,30 @@ class Gateway:
             connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
 
 
-def public_app(gateway: Gateway) -> Starlette:
+def public_app(gateway: Gateway) -> Asgi:
     """The app that clients reach."""
-
-    async def websocket(socket: WebSocket) -> None:
-        await serve(gateway, socket)
 
     async def feed(request: Request) -> Response:
         return await _feed(gateway, request)
 
-    return Starlette(
+    async def websocket(_request: Request) -> Response:
+        return refusal(Refused("upgrade_required", ERRORS["upgrade_required"]))
+
+    http = Starlette(
         routes=[
-            WebSocketRoute("/v1/ws", websocket),
+            Route("/v1/ws", websocket),
             Route("/v1/feeds/{feed}", feed, methods=["GET"]),
         ]
     )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # Not by routes: what they await through would be kept as long as the connection lives.
+        if scope["type"] == "websocket" and scope["path"] == "/v1/ws":
+            await serve(gateway, WebSocket(scope, receive, send))
+        else:
+            await http(scope, receive, send)
+
+    return app
 
 
 def ops_app(gateway: Gateway) -> Starlette:

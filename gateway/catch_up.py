@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.connection import Connection, page_frame
+from gateway.frames import Frame
 from gateway.hub import Hub
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
@@ -170,7 +171,7 @@ class CatchUp:
 
 
 def _give(
-    connection: Connection, page: Page, position: Position, after: int, frame: Callable[[], str]
+    connection: Connection, page: Page, position: Position, after: int, frame: Callable[[], Frame]
 ) -> None:
     try:
         connection.page(page, position, after=after, frame=frame)

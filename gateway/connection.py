@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
+from gateway.frames import Frame
 from gateway.socket import Socket
 from livefeed import protocol
 from livefeed.access import Principal
@@ -180,7 +181,7 @@ class Connection:
             self._warned = True
             self.error("token_expired", "the token ran out; refresh it, or be closed soon")
 
-    def live(self, epoch: str, batch: LiveChannel, frame: Callable[[], str]) -> None:
+    def live(self, epoch: str, batch: LiveChannel, frame: Callable[[], Frame]) -> None:
         """Take a live batch of a channel; `frame` makes its frame, once for all connections."""
         position = self.positions.get(batch.channel)
         if position is None:
@@ -230,7 +231,7 @@ class Connection:
                 position.begin()
                 self._ask(channel)
 
-    def page(self, page: Page, asked: Position, *, after: int, frame: Callable[[], str]) -> None:
+    def page(self, page: Page, asked: Position, *, after: int, frame: Callable[[], Frame]) -> None:
         """Take a page of the log.
 
         Args:
@@ -250,7 +251,7 @@ class Connection:
             self._take(page, asked, after, frame)
         self._go_on()
 
-    def _take(self, page: Page, position: Position, after: int, frame: Callable[[], str]) -> None:
+    def _take(self, page: Page, position: Position, after: int, frame: Callable[[], Frame]) -> None:
         if page.updates or page.end > after or page.floor > self._floors.get(page.channel, 0):
             self._floors[page.channel] = page.floor
             self.socket.send(frame())
@@ -355,7 +356,7 @@ class Connection:
         return protocol.reset(feeds, reason, client_epoch(self.epoch, self.principal.user_id))
 
     def _send(self, frame: bytes) -> None:
-        self.socket.send(frame.decode())
+        self.socket.send(Frame(frame))
 
 
 def timestamp() -> str:
@@ -363,7 +364,7 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def live_frame(batch: LiveChannel) -> str:
+def live_frame(batch: LiveChannel) -> Frame:
     """The frame of a live batch: the same for every connection."""
     name = client_name(batch.channel)
     frame = protocol.feed_updates(
@@ -375,10 +376,10 @@ def live_frame(batch: LiveChannel) -> str:
         replay=False,
         more=False,
     )
-    return frame.decode()
+    return Frame(frame)
 
 
-def page_frame(page: Page, after: int) -> str:
+def page_frame(page: Page, after: int) -> Frame:
     """The frame of a page: the same for every connection that asked from there."""
     name = client_name(page.channel)
     frame = protocol.feed_updates(
@@ -393,4 +394,4 @@ def page_frame(page: Page, after: int) -> str:
         replay=True,
         more=page.more,
     )
-    return frame.decode()
+    return Frame(frame)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from gateway.connection import Connection
+from gateway.frames import Frame
 from livefeed.deadlines import Deadlines
 from livefeed.limits import AGE_SPREAD_SHARE, RECONNECT_SPREAD_SECONDS
 from livefeed.protocol import CloseCode, reconnect
@@ -55,7 +56,7 @@ def send_away(connection: Connection, reason: str) -> None:
     """Tell a client to come back to whichever gateway the balancer chooses, and close."""
     after = random.randrange(int(RECONNECT_SPREAD_SECONDS * 1000) + 1)
     frame = reconnect(after_milliseconds=after, reason=reason)
-    connection.socket.send(frame.decode())
+    connection.socket.send(Frame(frame))
     connection.socket.close(CloseCode.DRAIN, "come back")
 
 

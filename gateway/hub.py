@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Iterable
 
@@ -12,7 +13,7 @@ from gateway.connection import Connection, live_frame
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
-from livefeed.messages import LiveChannel, decode_live_message
+from livefeed.messages import decode_live_message
 
 logger = logging.getLogger(__name__)
 
@@ -76,25 +77,10 @@ class Hub:
         self.batches += 1
         group = tuple(self._followers.get(subject.decode(), ()))
         for batch in message.channels:
-            frame = _Frame(batch)
+            # Made when the first connection wants it, once for all.
+            frame = functools.cache(functools.partial(live_frame, batch))
             for connection in group:
-                connection.live(message.epoch, batch, frame.text)
-
-
-class _Frame:
-    """A frame that is made when the first connection wants it."""
-
-    __slots__ = ("_batch", "_text")
-
-    def __init__(self, batch: LiveChannel) -> None:
-        self._batch = batch
-        self._text: str | None = None
-
-    def text(self) -> str:
-        """The frame's text."""
-        if self._text is None:
-            self._text = live_frame(self._batch)
-        return self._text
+                connection.live(message.epoch, batch, frame)
 
 
 def _subjects(connection: Connection, feed: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ STATUS: Final[Mapping[str, int]] = {
     "feed_invalid": 400,
     "too_many_feeds": 400,
     "parameter_invalid": 400,
+    "upgrade_required": 426,
     "too_many_connections": 429,
     "draining": 503,
     "busy": 503,
@@ -48,6 +49,8 @@ def _problem(code: str, message: str) -> Response:
         headers["Retry-After"] = str(retry_after_seconds(code, random.random()))
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="livefeed"'
+    if status == 426:
+        headers |= {"Upgrade": "websocket", "Connection": "Upgrade"}
     return Response(
         json.dumps(body), status_code=status, headers=headers, media_type="application/json"
     )

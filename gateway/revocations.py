@@ -16,7 +16,11 @@ from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.revocations import read_revocations
 from livefeed.control import Revoked, decode
 from livefeed.errors import AccessRefused, Unavailable
-from livefeed.limits import REVOCATION_OVERLAP_SECONDS, REVOCATION_READ_SECONDS
+from livefeed.limits import (
+    REVOCATION_OVERLAP_SECONDS,
+    REVOCATION_READ_SECONDS,
+    REVOCATIONS_MAX,
+)
 from livefeed.protocol import ERRORS
 from livefeed.revocation import Revocation, Revocations
 
@@ -80,6 +84,10 @@ class RevocationWatch:
         except Unavailable as error:
             logger.warning("revocations cannot be read, what is known of them counts: %s", error)
             return
+        if len(found.revocations) == REVOCATIONS_MAX:
+            logger.warning(
+                "there are more revocations than %d; the oldest are not known here", REVOCATIONS_MAX
+            )
         self._read_at = found.read_at
         self._revocations.forget(time.time())
         self._learn(found.revocations)

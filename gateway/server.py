@@ -12,26 +12,29 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import uvicorn
-from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.admission import Admission
-from gateway.app import Gateway, ops_app, public_app
+from gateway.app import Asgi, Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.authorizer import Authorize, Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.drain import Lifetimes, drain
 from gateway.fleet import Fleet
+from gateway.garbage import keep_garbage_small
 from gateway.hub import Hub
 from gateway.presence import Presence, PresenceReport
 from gateway.revocations import RevocationWatch
 from gateway.sessions import Sessions
+from gateway.wire import GuardedHttp, GuardedWebSocket, check_uvicorn
 from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
 from livefeed.errors import Misconfigured
-from livefeed.limits import INBOUND_FRAME_BYTES_MAX
+from livefeed.limits import INBOUND_FRAME_BYTES_MAX, SEND_BUFFER_BYTES
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
 from livefeed.shedding import ShedPolicy
@@ -40,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
+REFUSALS = ("without completing handshake", "Invalid HTTP request", "Unsupported upgrade")
 
 
 class Access(NamedTuple):
@@ -51,12 +55,13 @@ class Access(NamedTuple):
     """The function of `LIVEFEED_AUTHORIZER`."""
 
 
-class _Denials(logging.Filter):
-    """Drops what uvicorn says of each handshake that the app refused with a status of its own."""
+class _Refusals(logging.Filter):
+    """Drops what uvicorn says of each request that was refused with a status of ours."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log the record."""
-        return "without completing handshake" not in record.getMessage()
+        message = record.getMessage()
+        return not any(words in message for words in REFUSALS)
 
 
 class Server(uvicorn.Server):
@@ -109,14 +114,21 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
     """Serve until told to leave, then drain.
 
     Raises:
-        Misconfigured: When a port is taken.
+        Misconfigured: When a port is taken, or uvicorn is another than the guards are made for.
     """
-    logging.getLogger("uvicorn.error").addFilter(_Denials())
+    guarded = settings.gateway_wire == "guarded"
+    if guarded:
+        check_uvicorn()
+    logging.getLogger("uvicorn.error").addFilter(_Refusals())
     listening = _listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT")
     ops_listening = _listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT")
-    public, ops = _server(public_app(gateway)), _server(ops_app(gateway))
+    public = make_server(public_app(gateway), guarded=guarded)
+    ops = make_server(ops_app(gateway), guarded=guarded)
     async with asyncio.TaskGroup() as tasks:
         beside = tasks.create_task(gateway.run(), name="gateway")
+        collecting = tasks.create_task(
+            keep_garbage_small(lambda: len(gateway.connections)), name="garbage"
+        )
         serving = tasks.create_task(public.serve([listening]), name="public")
         tasks.create_task(ops.serve([ops_listening]), name="ops")
         logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
@@ -128,13 +140,15 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         await serving
         ops.should_exit = True
         beside.cancel()
+        collecting.cancel()
 
 
-def _server(app: Starlette) -> Server:
+def make_server(app: Asgi, *, guarded: bool) -> Server:
+    """A server of an app, with the guards or as uvicorn makes it."""
     config = uvicorn.Config(
         app,
-        ws="websockets-sansio",
-        http="httptools",
+        ws=GuardedWebSocket if guarded else WebSocketsSansIOProtocol,
+        http=GuardedHttp if guarded else HttpToolsProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -159,6 +173,8 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
         listening.close()
         detail = f"{host}:{port} cannot be used ({error.strerror}); set {setting} to a free port"
         raise Misconfigured(detail) from error
+    # What is accepted has it too.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     listening.listen(4096)
     listening.setblocking(False)
     return listening

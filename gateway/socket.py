@@ -1,28 +1,127 @@
-"""The writer of one connection: a bounded outbox in front of an ASGI WebSocket."""
+"""The writer of one connection: sends in order, never waits, never grows beyond its bound.
+
+Two of one kind: over the frame extension of our own server (`gateway.wire`), where what waits is in
+the transport, and over plain ASGI, where it is in an outbox of ours with a task that empties it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway.frames import EXTENSION, Frame, FrameWriter
 from livefeed.limits import OUTBOX_BYTES_LIMIT, OUTBOX_BYTES_MAX
 from livefeed.protocol import CloseCode
 
 
-class Socket:
-    """Sends frames in order; never waits, never grows beyond its bound.
+class Socket(Protocol):
+    """What a connection sends through.
 
-    Above the bound `has_room` is false until half of it was written: the connection stops sending
-    and remembers that it is behind. Whoever makes it send more all the same is closed.
+    Above the bound `has_room` is false until half of it was written, and then `on_room` is called:
+    the connection stops sending and remembers that it is behind. Whoever makes it send more all the
+    same is closed.
     """
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sent now."""
+        ...
+
+    async def room(self) -> None:
+        """Return when there is room: who does not read what we answer is not listened to."""
+        ...
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame, behind what waits."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close after what was sent."""
+        ...
+
+    def end(self) -> None:
+        """The client is gone: hold nothing more for it."""
+        ...
+
+
+def open_socket(websocket: WebSocket, *, on_room: Callable[[], None]) -> Socket:
+    """The writer of a WebSocket that was accepted."""
+    # Taken out: the scope, which the server holds, would hold the server in turn.
+    extension = websocket.scope.get("extensions", {}).pop(EXTENSION, None)
+    if extension is None:
+        return OutboxSocket(websocket, on_room=on_room)
+    return DirectSocket(extension["writer"], on_room=on_room)
+
+
+class DirectSocket:
+    """Writes frames into the transport.
+
+    `closed` and `has_room` are fields that follow the writer's: each frame of each connection looks
+    at them.
+    """
+
+    __slots__ = ("_on_room", "_room", "_write", "_writer", "closed", "has_room")
+
+    def __init__(self, writer: FrameWriter, *, on_room: Callable[[], None]) -> None:
+        self._writer = writer
+        self._write = writer.write
+        self._on_room: Callable[[], None] | None = on_room
+        self._room: asyncio.Event | None = None
+        """Made when somebody waits: most connections never do."""
+        self.closed = writer.ended
+        self.has_room = not (writer.paused or writer.ended)
+        writer.on_change = self._changed
+
+    async def room(self) -> None:
+        """Return when there is room, or nobody to have any for."""
+        while not (self.has_room or self.closed):
+            self._room = self._room or asyncio.Event()
+            await self._room.wait()
+
+    def send(self, frame: Frame) -> None:
+        """Write a frame."""
+        if self.closed:
+            return
+        self._write(frame.wire)
+        if not self.has_room and self._writer.waiting() >= OUTBOX_BYTES_LIMIT:
+            self.close(CloseCode.TOO_SLOW, "come back")
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close after what was written."""
+        self._writer.close(int(code), reason)
+
+    def end(self) -> None:
+        """Let go of the connection."""
+        self.closed, self.has_room = True, False
+        self._on_room = None
+        self._writer.on_change = None
+
+    def _changed(self) -> None:
+        self.closed = self._writer.ended
+        self.has_room = not (self._writer.paused or self.closed)
+        if self._room is not None and (self.has_room or self.closed):
+            self._room.set()
+            self._room = None
+        if self.has_room and self._on_room is not None:
+            self._on_room()
+
+
+class OutboxSocket:
+    """Queues frames for a task of its own, which sends them over ASGI."""
 
     def __init__(self, websocket: WebSocket, *, on_room: Callable[[], None]) -> None:
         self._websocket = websocket
         self._on_room = on_room
-        self._outbox: deque[str] = deque()
+        self._outbox: deque[Frame] = deque()
         self._bytes = 0
         self._full = False
         self._room = asyncio.Event()
@@ -30,6 +129,7 @@ class Socket:
         self._wake = asyncio.Event()
         self._close: tuple[int, str] | None = None
         self.closed = False
+        self._task = asyncio.create_task(self._write(), name="write")
 
     @property
     def has_room(self) -> bool:
@@ -37,15 +137,15 @@ class Socket:
         return not self._full and not self.closed
 
     async def room(self) -> None:
-        """Return when there is room: who does not read what we answer is not listened to."""
+        """Return when there is room, or nobody to have any for."""
         await self._room.wait()
 
-    def send(self, frame: str) -> None:
+    def send(self, frame: Frame) -> None:
         """Put a frame into the outbox."""
         if self.closed or self._close is not None:
             return
         self._outbox.append(frame)
-        self._bytes += _size(frame)
+        self._bytes += frame.payload_bytes
         if self._bytes >= OUTBOX_BYTES_MAX:
             self._full = True
             self._room.clear()
@@ -59,8 +159,12 @@ class Socket:
         self._close = self._close or (int(code), reason)
         self._wake.set()
 
-    async def write(self) -> None:
-        """Write until the connection ends; the connection's own task runs this."""
+    def end(self) -> None:
+        """Stop writing."""
+        self._task.cancel()
+
+    async def _write(self) -> None:
+        """Write until the connection ends."""
         try:
             while self._close is None or self._outbox:
                 await self._wake.wait()
@@ -78,14 +182,9 @@ class Socket:
     async def _write_outbox(self) -> None:
         while self._outbox:
             frame = self._outbox.popleft()
-            await self._websocket.send_text(frame)
-            self._bytes -= _size(frame)
+            await self._websocket.send_text(frame.payload.decode())
+            self._bytes -= frame.payload_bytes
             if self._full and self._bytes < OUTBOX_BYTES_MAX // 2:
                 self._full = False
                 self._room.set()
                 self._on_room()
-
-
-def _size(frame: str) -> int:
-    """Bytes of a frame on the wire; most are ASCII, which a string knows of itself."""
-    return len(frame) if frame.isascii() else len(frame.encode())

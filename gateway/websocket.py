@@ -14,7 +14,7 @@ from gateway.admission import Visitor
 from gateway.auth import offered_subprotocols
 from gateway.connection import Connection
 from gateway.refusals import refusal
-from gateway.socket import Socket
+from gateway.socket import open_socket
 from livefeed.admission import TokenBucket
 from livefeed.errors import AccessRefused, FrameRefused, Overloaded, Refused, Unavailable
 from livefeed.limits import COMMANDS_A_SECOND, COMMANDS_BURST
@@ -63,8 +63,7 @@ async def _stay(gateway: Gateway, websocket: WebSocket, visitor: Visitor, epoch:
         catch_ups=gateway.catch_up,
         subscriptions=gateway.hub,
     )
-    connection.socket = Socket(websocket, on_room=connection.has_room)
-    writer = asyncio.create_task(connection.socket.write(), name=f"write-{connection.id}")
+    connection.socket = open_socket(websocket, on_room=connection.has_room)
     gateway.joined(connection)
     try:
         connection.establish(visitor.feeds, visitor.refused)
@@ -76,7 +75,7 @@ async def _stay(gateway: Gateway, websocket: WebSocket, visitor: Visitor, epoch:
         gateway.left(connection)
         gateway.head_check.remove(connection)
         connection.leave()
-        writer.cancel()
+        connection.socket.end()
 
 
 async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) -> None:

@@ -97,6 +97,30 @@ OUTBOX_BYTES_MAX: Final = 1 * MIB
 """Bytes waiting for one connection; above it the connection only remembers that it is behind."""
 OUTBOX_BYTES_LIMIT: Final = 16 * MIB
 """Bytes waiting for one connection above which it is closed with "come back"."""
+SEND_BUFFER_BYTES: Final = 128 * KIB
+"""What the system may hold for one connection beside that: with more, a client that does not read
+is seen late."""
+UNREAD_PONG_BYTES_MAX: Final = 64 * KIB
+"""Pongs for a client that does not read; above it the connection is cut."""
+CLOSING_SECONDS_MAX: Final = 3.0
+"""How long a connection that was closed may take to read what says so; then it is cut."""
+REQUEST_HEAD_SECONDS_MAX: Final = 10.0
+"""How long a request may take until its head is there, from the connect or its first byte on."""
+REQUEST_HEAD_BYTES_MAX: Final = 32 * KIB
+"""Largest head of a request."""
+REQUEST_LINE_BYTES_MAX: Final = 8_000
+"""Longest URL, and longest header with its name."""
+REQUEST_HEADERS_MAX: Final = 100
+"""Most headers of a request."""
+INBOUND_BYTES_PER_SECOND: Final = 64 * KIB
+"""What one connection may send, on average."""
+INBOUND_BURST_BYTES: Final = 256 * KIB
+"""What it may send at once."""
+INBOUND_COST_BYTES: Final = 128
+"""What each frame, and each piece in which bytes arrive, costs beside its bytes: an empty one is
+work too."""
+INBOUND_FRAGMENTS_MAX: Final = 64
+"""Most fragments of one message from a client."""
 PAGES_OUTSTANDING_MAX: Final = 4
 """Pages of the log that one connection may wait for at once."""
 GATHERED_BYTES_MAX: Final = 16 * MIB

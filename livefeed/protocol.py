@@ -67,6 +67,8 @@ ERRORS: Final[Mapping[str, str]] = {
     "token_revoked": "the token was revoked; another one is needed",
     "origin_forbidden": "pages of this origin may not connect",
     "parameter_invalid": "a parameter of the URL is not what it may be",
+    "upgrade_required": "a WebSocket handshake is due here",
+    "request_invalid": "this is no request that the server reads",
     "too_many_frames": f"a client sends at most {COMMANDS_A_SECOND} frames a second, and "
     f"{COMMANDS_BURST} at once",
     "unavailable": "the server cannot reach what it needs to answer now; try again later",

@@ -481,7 +481,8 @@ class Stack:
         from livefeed_client import fetch_snapshot  # noqa: PLC0415 - few tests need it
 
         options.setdefault("token", self.token(user))
-        return await fetch_snapshot(self.url, feed=feed, **options)
+        url = options.pop("url", self.url)
+        return await fetch_snapshot(url, feed=feed, **options)
 
     async def aclose(self) -> None:
         """End everything that this test started, at once."""

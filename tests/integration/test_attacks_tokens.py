@@ -13,7 +13,7 @@ import httpx
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from tests.attacks import assert_same_rows, bystander, table
+from tests.bystander import assert_same_rows, bystander, table
 from tests.key_server import KeyServer, jwk, jwks, rsa_key
 from tests.servers import Stack
 

@@ -17,6 +17,7 @@ from livefeed_client import FeedState
 from msgspec import Raw
 
 from gateway.connection import Connection, live_frame, page_frame
+from gateway.frames import Frame
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page, StoredUpdate
 from livefeed.cursor import client_epoch
@@ -112,9 +113,9 @@ class World:
         """Whether the outbox takes more."""
         return not self.full
 
-    def send(self, frame: str) -> None:
+    def send(self, frame: Frame) -> None:
         """Give a frame to the client, and check that no item goes back."""
-        parsed = json.loads(frame)
+        parsed = json.loads(frame.payload)
         self.frames.append(parsed)
         assert not self.full or parsed["type"] != "feed_updates" or parsed["replay"]
         if parsed["type"] in {"reset", "connection_established"}:

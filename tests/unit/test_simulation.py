@@ -235,11 +235,20 @@ class Simulation:
         lives = 1 + parcel.deaths
         on_its_way = (
             parcel.deaths * ACK_WAIT_SECONDS[lane]
-            + lives * (window + UNSERVED_SECONDS + calls)
+            + lives * (window + calls)
+            + (lives + self._deaths(parcel.accepted_at)) * UNSERVED_SECONDS
             + self._away_seconds(parcel.accepted_at)
         )
         if self.now - parcel.accepted_at > on_its_way:
             self.late.append(f"{lane} after {self.now - parcel.accepted_at:.2f} > {on_its_way}")
+
+    def _deaths(self, since: float) -> int:
+        """How many workers died whose partitions may have been nobody's from a time on.
+
+        One after the other: who is to take over may die before anybody knows that it has to.
+        """
+        ends = [other.start + other.seconds for other in self.plan.others if other.dies]
+        return sum(since - UNSERVED_SECONDS <= end <= self.now for end in ends)
 
     def _is_away(self) -> bool:
         if self.plan.outage is None:

@@ -1,0 +1,105 @@
+"""What one topic update costs the gateway for each connection, against a bare write loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks import floor
+from benchmarks.load import Load, Meter
+from benchmarks.load_process import LoadProcess
+from benchmarks.measure import usage_of
+from benchmarks.report import Goal, Report
+from benchmarks.scenario import Options, Scenario
+from benchmarks.stack import Stack
+from benchmarks.traffic import Traffic, clock
+from livefeed.adapters.embedded import free_port
+
+NAME: Final = "fanout"
+FLOOR_RATIO_GOAL: Final = Goal("≤", 1.25)
+FRAME_BYTES_BESIDE: Final = 390
+"""Of a frame beside the update that it carries: its other fields, and the update's public ones."""
+CONNECT_SECONDS_MAX: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured."""
+
+    connections: int = 10_000
+    updates: int = 60
+    per_second: float = 4.0
+    warm_up: int = 8
+
+
+QUICK: Final = Sizes(connections=500, updates=20, per_second=10.0, warm_up=4)
+
+
+async def run(options: Options) -> Report:
+    """Publish for everyone on a feed, then have a bare loop write as much to as many."""
+    sizes = options.sized(QUICK if options.quick else Sizes())
+    report = Report(NAME)
+    traffic = Traffic(seed=options.seed, users=sizes.connections, topic=True)
+    options.say("starting the servers")
+    async with Stack(settings=options.settings(sizes)) as stack:
+        await stack.start_pool()
+        options.say(f"connecting {sizes.connections:,} clients")
+        async with Load(stack, traffic, connections=sizes.connections) as load:
+            cost = await _gateway(stack, load, sizes, options, report)
+    bare = await _floor(traffic, sizes, options)
+    report.add("floor_cpu_us_per_message", round(bare, 2), "µs")
+    report.add("floor_ratio", round(cost / bare, 3) if bare else 0.0, "", FLOOR_RATIO_GOAL)
+    return report
+
+
+async def _gateway(
+    stack: Stack, load: Load, sizes: Sizes, options: Options, report: Report
+) -> float:
+    """CPU of the gateway in µs for each frame that a client has read."""
+    options.say("warming up")
+    await load.publish(sizes.warm_up, per_second=sizes.per_second, recorded=False)
+    options.say(f"{sizes.updates} updates for {sizes.connections:,} connections each")
+    meter = Meter(stack, load)
+    before = stack.usage()["gateway"].cpu_seconds
+    outcome = await load.publish(sizes.updates, per_second=sizes.per_second)
+    used = stack.usage()["gateway"].cpu_seconds - before
+    percent = meter.percent()
+    stack.check()
+    report.faults = await load.judge()
+    cost = used / max(1, outcome.deliveries) * 1e6
+    report.add("gateway_cpu_us_per_message", round(cost, 2), "µs")
+    report.add("p50_ms", round(outcome.latency.percentile(50) * 1e3, 1), "ms")
+    report.add("p99_ms", round(outcome.latency.percentile(99) * 1e3, 1), "ms")
+    report.add("deliveries", outcome.deliveries)
+    report.add("replayed", outcome.replayed)
+    for role, value in percent.items():
+        report.add(f"cpu_percent_{role}", value, "% of a core")
+    report.notes += [*outcome.notes(), *meter.notes(percent)]
+    return cost
+
+
+async def _floor(traffic: Traffic, sizes: Sizes, options: Options) -> float:
+    """CPU of a bare loop in µs for each frame that a client has read."""
+    options.say("the bare write loop")
+    port, connections = free_port(), sizes.connections
+    update = traffic.update(0, due=clock(), recorded=True)
+    size = len(update) + FRAME_BYTES_BESIDE
+    frames = 0
+    async with LoadProcess(floor.serve, port) as server:
+        await server.receive()
+        async with LoadProcess(floor.count, port, connections) as clients:
+            await clients.receive(timeout_seconds=CONNECT_SECONDS_MAX)
+            used = 0.0
+            for count in (sizes.warm_up, sizes.updates):
+                before = usage_of([server.pid]).cpu_seconds
+                server.send(floor.Writes(count, sizes.per_second, size))
+                frames += await server.receive()
+                clients.send(floor.Arrived(frames, CONNECT_SECONDS_MAX))
+                await clients.receive(timeout_seconds=CONNECT_SECONDS_MAX + 10)
+                used = usage_of([server.pid]).cpu_seconds - before
+    return used / (sizes.updates * connections) * 1e6
+
+
+SCENARIO: Final = Scenario(
+    NAME, "One topic update to every connection: CPU a message, against a bare write loop.", run
+)

@@ -1,0 +1,69 @@
+"""Frames of the server: made once, and the same bytes for every client that is sent them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol
+
+EXTENSION: Final = "livefeed.frames"
+"""The ASGI extension of a websocket scope through which ready-made frames are written: a dict with
+a `FrameWriter` as `writer`."""
+WHOLE_TEXT: Final = 0x81
+"""The first byte of a text message in one frame."""
+
+
+class Frame:
+    """One text message.
+
+    Attributes:
+        wire: Its bytes on the wire; a field, not a property, because each socket reads it.
+        payload_bytes: The size of what it carries.
+    """
+
+    __slots__ = ("payload_bytes", "wire")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload_bytes = len(payload)
+        self.wire: Final = _head(len(payload)) + payload
+
+    @property
+    def payload(self) -> bytes:
+        """What it carries."""
+        return self.wire[len(self.wire) - self.payload_bytes :]
+
+
+class FrameWriter(Protocol):
+    """What the server offers under `EXTENSION`.
+
+    Attributes:
+        paused: Whether more waits to be sent than should.
+        ended: Whether nothing may be written any more: a close frame was sent, or the client is
+            gone.
+        on_change: Called when `paused` or `ended` has changed.
+        write: Writes the bytes of a frame at once; never waits.
+    """
+
+    paused: bool
+    ended: bool
+    on_change: Callable[[], None] | None
+
+    @property
+    def write(self) -> Callable[[bytes], None]: ...
+
+    def waiting(self) -> int:
+        """Bytes that wait to be sent."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Close after what was written."""
+        ...
+
+
+def _head(length: int) -> bytes:
+    """What stands before the payload; a server masks nothing."""
+    if length < 126:
+        return struct.pack("!BB", WHOLE_TEXT, length)
+    if length < 1 << 16:
+        return struct.pack("!BBH", WHOLE_TEXT, 126, length)
+    return struct.pack("!BBQ", WHOLE_TEXT, 127, length)
