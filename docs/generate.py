@@ -104,6 +104,29 @@ def reconnect_reasons_table() -> str:
     return table(["Reason", "Meaning"], [[code(name), text] for name, text in reasons.items()])
 
 
+def thresholds_table() -> str:
+    """From where on each input of the load level calls for what."""
+    thresholds = importlib.import_module("livefeed.load").THRESHOLDS
+    rows = [
+        [code(name), *map(bound_text, (one.elevated, one.critical)), one.meaning]
+        for name, one in thresholds.items()
+    ]
+    return table(["Input", "Elevated", "Critical", "Meaning"], rows)
+
+
+def bound_text(bound: float | None) -> str:
+    """A threshold, or that there is none."""
+    return "–" if bound is None else f"{bound:g}"
+
+
+def steps_table() -> str:
+    """How many samples each step of the load level takes."""
+    load = importlib.import_module("livefeed.load")
+    below = f"Samples below {load.LEAVE_SHARE:.0%} that leave it"
+    rows = [[level, str(one.enter), str(one.leave)] for level, one in load.STEPS.items()]
+    return table(["Level", "Samples in a row that lead to it", below], rows)
+
+
 def schema_text() -> str:
     """The JSON Schema of an update."""
     schema = importlib.import_module("livefeed.update").update_schema()
@@ -113,6 +136,7 @@ def schema_text() -> str:
 PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/limits.md": {"limits": limits_tables},
     "docs/operations/settings.md": {"settings": settings_table},
+    "docs/operations/load.md": {"thresholds": thresholds_table, "steps": steps_table},
     "docs/operations/commands.md": {"commands": commands_table},
     "docs/protocol.md": {
         "close codes": close_codes_table,

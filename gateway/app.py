@@ -23,6 +23,7 @@ from gateway.connection import Connection
 from gateway.drain import Lifetimes
 from gateway.fleet import Fleet
 from gateway.hub import Hub
+from gateway.load_level import Load
 from gateway.presence import Presence, PresenceReport
 from gateway.refusals import refusal
 from gateway.revocations import RevocationWatch
@@ -57,17 +58,13 @@ class Gateway:
     sessions: Sessions
     lifetimes: Lifetimes
     fleet: Fleet
+    load: Load
     connections: set[Connection]
     draining: bool = False
 
-    @property
-    def level(self) -> str:
-        """The load level; normal as long as nothing measures it."""
-        return getattr(getattr(self, "load", None), "level", "normal")
-
     def admit(self, request: HTTPConnection) -> AbstractAsyncContextManager[Visitor]:
         """Let a connection in for as long as the context lasts, or raise why not."""
-        return self.admission.enter(request, draining=self.draining, level=self.level)
+        return self.admission.enter(request, draining=self.draining, level=self.load.level)
 
     def joined(self, connection: Connection) -> None:
         """A connection stands."""
@@ -104,6 +101,7 @@ class Gateway:
             tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
             tasks.create_task(self.sessions.run(), name="sessions")
             tasks.create_task(self.fleet.run(), name="fleet")
+            tasks.create_task(self.load.run(), name="load")
 
     def ready(self) -> str | None:
         """Why no client should come, or None."""
@@ -154,7 +152,9 @@ def ops_app(gateway: Gateway) -> Starlette:
     """The app that balancers and people on the host reach."""
 
     async def health(_request: Request) -> Response:
-        return JSONResponse({"status": "ok", "connections": len(gateway.connections)})
+        connections = len(gateway.connections)
+        body = {"status": "ok", "connections": connections, "load": gateway.load.described()}
+        return JSONResponse(body)
 
     async def readiness(_request: Request) -> Response:
         reason = gateway.ready()

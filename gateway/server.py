@@ -25,6 +25,8 @@ from gateway.drain import Lifetimes, drain
 from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
 from gateway.hub import Hub
+from gateway.listening import Doors, listen
+from gateway.load_level import Load
 from gateway.presence import Presence, PresenceReport
 from gateway.revocations import RevocationWatch
 from gateway.sessions import Sessions
@@ -33,8 +35,7 @@ from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
-from livefeed.errors import Misconfigured
-from livefeed.limits import INBOUND_FRAME_BYTES_MAX, SEND_BUFFER_BYTES
+from livefeed.limits import INBOUND_FRAME_BYTES_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
 from livefeed.shedding import ShedPolicy
@@ -66,6 +67,15 @@ class _Refusals(logging.Filter):
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: the drain comes before its own shutdown."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serving = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        self.serving.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -106,12 +116,21 @@ def build_gateway(
         sessions=Sessions(nats, name, settings.connections_per_user_max),
         lifetimes=Lifetimes(settings.connection_age_seconds_max, settings.token_grace_seconds),
         fleet=Fleet(nats, name, connections, policy),
+        load=Load(nats, settings),
         connections=connections,
     )
 
 
-async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event) -> None:
+async def run_gateway(
+    settings: Settings, gateway: Gateway, leave: asyncio.Event, doors: Doors | None = None
+) -> None:
     """Serve until told to leave, then drain.
+
+    Args:
+        settings: Where to listen, and how long to drain.
+        gateway: What to serve.
+        leave: Told to leave.
+        doors: Sockets that others listen on too; without them it opens its own.
 
     Raises:
         Misconfigured: When a port is taken, or uvicorn is another than the guards are made for.
@@ -120,8 +139,10 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
     if guarded:
         check_uvicorn()
     logging.getLogger("uvicorn.error").addFilter(_Refusals())
-    listening = _listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT")
-    ops_listening = _listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT")
+    doors = doors or Doors(
+        listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT"),
+        listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT"),
+    )
     public = make_server(public_app(gateway), guarded=guarded)
     ops = make_server(ops_app(gateway), guarded=guarded)
     async with asyncio.TaskGroup() as tasks:
@@ -129,10 +150,14 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         collecting = tasks.create_task(
             keep_garbage_small(lambda: len(gateway.connections)), name="garbage"
         )
-        serving = tasks.create_task(public.serve([listening]), name="public")
-        tasks.create_task(ops.serve([ops_listening]), name="ops")
-        logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
+        serving = tasks.create_task(public.serve([doors.public]), name="public")
+        tasks.create_task(ops.serve([doors.ops]), name="ops")
+        logger.info("gateway: ready on http://%s:%d", *doors.public.getsockname()[:2])
+        tasks.create_task(_say_started(doors, public, ops), name="started")
         await _first(leave.wait(), gateway.nats.closed_for_good.wait())
+        if doors.handed_over.is_set():
+            for server in (*public.servers, *ops.servers):
+                server.close()
         await drain(
             gateway, wait_seconds=settings.drain_wait_seconds, seconds=settings.drain_seconds
         )
@@ -164,20 +189,10 @@ def make_server(app: Asgi, *, guarded: bool) -> Server:
     return Server(config)
 
 
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        detail = f"{host}:{port} cannot be used ({error.strerror}); set {setting} to a free port"
-        raise Misconfigured(detail) from error
-    # What is accepted has it too.
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    listening.listen(4096)
-    listening.setblocking(False)
-    return listening
+async def _say_started(doors: Doors, *servers: Server) -> None:
+    for server in servers:
+        await server.serving.wait()
+    doors.say_started()
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

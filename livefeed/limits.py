@@ -186,6 +186,14 @@ REVOCATIONS_MAX: Final = 100_000
 REVOCATION_SECONDS: Final = 30 * 86_400
 """How long a revocation is in force where the command does not say."""
 
+# The load level.
+LOAD_SAMPLE_SECONDS: Final = 1.0
+"""How often a gateway takes a sample of its load and says its level; a setting may change it."""
+LOOP_PROBE_SECONDS: Final = 0.1
+"""How often a timer finds out how late the event loop is."""
+LOAD_ANNOUNCED_SECONDS_MAX: Final = 5.0
+"""A gateway's level counts no more when it was silent for longer: low is pulled again."""
+
 # What prioritize asks about recipients.
 PRESENCE_REPORT_SECONDS: Final = 1.0
 """How long a gateway gathers who came, left or looked away before it reports them."""

@@ -16,7 +16,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from livefeed.admission import Network
 from livefeed.errors import Misconfigured
-from livefeed.limits import LANE_MESSAGE_BYTES_MAX, MIB, WORKER_MEMORY_BYTES_MAX
+from livefeed.limits import (
+    LANE_MESSAGE_BYTES_MAX,
+    LOAD_SAMPLE_SECONDS,
+    MIB,
+    WORKER_MEMORY_BYTES_MAX,
+)
+from livefeed.load import with_bounds
 
 SECRET_BYTES_MIN = 32
 
@@ -163,6 +169,30 @@ class Settings(BaseSettings):
     shed_connections_min: int = Field(
         100, ge=0, description="A gateway with no more connections than this sends none away."
     )
+    gateway_workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share the gateway's port. The first answers /healthz on the "
+        "ops port, each further one on the next port.",
+    )
+    gateway_memory_bytes_max: int | None = Field(
+        None,
+        ge=64 * MIB,
+        description="Memory of all processes of the gateway, against which the load level is "
+        "measured; by default the limit of the container, else the memory of the computer.",
+    )
+    load_thresholds: dict[str, tuple[float | None, float | None]] = Field(
+        {},
+        description="JSON object of thresholds of the load level that replace the usual ones: "
+        'input → [elevated, critical], null for never, such as `{"cpu": [0.7, null]}`.',
+    )
+    load_sample_seconds: float = Field(
+        LOAD_SAMPLE_SECONDS,
+        ge=0.01,
+        le=10,
+        description="How often a gateway takes a sample of its load; the steps count samples.",
+    )
     window_medium_seconds: float = Field(
         5.0, ge=0, le=20, description="How long a busy medium lane gathers."
     )
@@ -235,6 +265,10 @@ class Settings(BaseSettings):
             )
         if self.jwks_url is not None:
             self._check_key_source(self.jwks_url)
+        try:
+            with_bounds(self.load_thresholds)
+        except ValueError as error:
+            raise ValueError(f"LIVEFEED_LOAD_THRESHOLDS: {error}") from error
         if self.nats_replicas == 2:
             raise ValueError("LIVEFEED_NATS_REPLICAS is 1 on one node, 3 on three")
         if self.worker_idle_seconds > self.worker_life_seconds:

@@ -36,6 +36,9 @@ CONTROL_SESSIONS: Final = "feed.control.sessions"
 """Where a gateway asks the others for the connections of users, and says which are too many."""
 CONTROL_REVOCATIONS: Final = "feed.control.revocations"
 """Where a revocation is announced after it was stored."""
+CONTROL_LOAD: Final = "feed.control.load"
+"""Where each gateway says its load level."""
+CONTROL_WORKERS_ALL: Final = "feed.control.workers.*"
 
 _literal = re.compile(r"[^\s.*>\x00-\x20\x7f\ufffd]+")
 

@@ -51,7 +51,8 @@ async def run(options: Options) -> Report:
     report = Report(NAME)
     normal = Traffic(seed=2 * options.seed, users=sizes.connections)
     options.say("starting the servers")
-    async with Stack(settings=options.settings(sizes)) as stack:
+    settings = {"connections_per_user_max": sizes.hidden + SLOW_USERS, **options.settings(sizes)}
+    async with Stack(settings=settings) as stack:
         await stack.start_pool()
         options.say(f"connecting {sizes.connections:,} clients")
         async with Load(stack, normal, connections=sizes.connections) as load:

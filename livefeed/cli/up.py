@@ -128,7 +128,8 @@ async def _start_parts(plan: Plan, values: dict[str, Any], supervisor: Superviso
     parts = [("pool", _pool(plan, shared, logs))]
     for number, ops_port in enumerate(values["ops_ports"]):
         name = "gateway" if number == 0 else f"gateway-{number + 1}"
-        own = shared | {"gateway_port": plan.port + number, "ops_port": ops_port}
+        ports = {"gateway_port": plan.port + number, "ops_port": ops_port}
+        own = shared | ports | {"gateway_workers": 1}
         parts.append((name, _gateway(plan, own, logs / f"{name}.log")))
     await supervisor.start(*parts)
 

@@ -25,6 +25,7 @@ from livefeed.feed_view import FeedItem
 from livefeed.messages import PublicBody, public_body, public_update
 from livefeed.subjects import LANES
 from livefeed.update import parse_update, update_schema
+from tests.wire_faults import FRAMES, HANDSHAKES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("clients/*/*.md")])
@@ -144,6 +145,15 @@ def test_error_codes() -> None:
     }
     silent = [codes_in(code)[0] for code, _, meaning in http if not meaning]
     assert [code for code in silent if code not in protocol.ERRORS] == []
+
+
+def test_what_breaks_the_rules() -> None:
+    """The protocol's page lists every fault that is tested, with the answer that is tested."""
+    heading = "## What breaks the rules"
+    for column, faults in (("Frames", FRAMES), ("Handshake", HANDSHAKES)):
+        rows = table_below(PROTOCOL, heading, column)
+        listed = {name: codes_in(answer)[0] for name, answer in rows if not name.startswith("~~")}
+        assert listed == {fault.name: fault.answer for fault in faults}
 
 
 def test_every_refusal_in_the_code_is_explained() -> None:
