@@ -8,10 +8,10 @@ import gc
 import random
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -25,6 +25,10 @@ from benchmarks.verify import Inbox, decode_frame
 from livefeed.adapters.tokens import sign
 from livefeed.subjects import LANES, Lane
 
+FRAMES_MAX: Final = 100
+"""Of one client, of the last second, that are counted; more are that many."""
+HIDDEN: Final = b'{"type": "visibility", "state": "hidden"}'
+VISIBLE: Final = b'{"type": "visibility", "state": "visible"}'
 TOKEN_SECONDS: Final = 6 * 3600
 CAUGHT_UP_SECONDS_MAX: Final = 60.0
 # Every address of 127/8 is the loopback's on Linux alone.
@@ -40,6 +44,24 @@ class Crowd:
     jwt_secret: str
     first: int
     stop: int
+    manners: Manners | None = None
+    """How each client behaves from the time on at which all are caught up."""
+
+
+Manner = Literal["reads", "stalls", "trickles", "hides"]
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """Who reads, who never does, who reads a byte a second, and who looks away."""
+
+    of: tuple[Manner, ...]
+    """By number of the client; the last one holds for all that follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behave:
+    """Everybody reads and looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +83,20 @@ class Judge:
     """By user and by the client's name of a channel."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """End every connection at once, as a broken network would, and stay away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Connect all again, each with its cursor; the answer is the seconds until it is caught up."""
+
+    spread_seconds: float
+    """Each client waits for a random time up to this first, as the protocol asks."""
+    seconds_max: float
+
+
 @dataclass(slots=True)
 class Taken:
     """What came since the last time that was asked."""
@@ -74,10 +110,12 @@ class Taken:
     """Deliveries that came from the log, because there was no live push or it was lost."""
     reconnects: int = 0
     resets: int = 0
+    frames_a_second: int = 0
+    """Most frames with updates that one client was sent within a second."""
 
 
 async def follow(link: Link, crowd: Crowd) -> None:
-    """The load: connects, says how long that took, and answers each Await and Judge."""
+    """The load: connects, says how long that took, and answers each command but Cut."""
     clients = _Clients(crowd)
     link.send(await clients.connect())
     # What lives for the whole run is not searched for garbage again and again.
@@ -87,6 +125,12 @@ async def follow(link: Link, crowd: Crowd) -> None:
         command = await link.receive()
         if isinstance(command, Await):
             link.send(await clients.until_here(command))
+        elif isinstance(command, Cut):
+            clients.cut()
+        elif isinstance(command, Behave):
+            clients.behave()
+        elif isinstance(command, ComeBack):
+            link.send(await clients.come_back(command))
         else:
             link.send(clients.judge(command))
 
@@ -113,6 +157,14 @@ class _Clients:
         self._wanted = 0
         self._all_here = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: dict[int, Client] = {}
+        self._ports: dict[int, int] = {}
+        self._away = False
+        self._spread_seconds = 1.0
+        self._misbehaving = False
+        self._recent: dict[int, deque[int]] = defaultdict(lambda: deque(maxlen=FRAMES_MAX))
+        self._caught_up_seconds = LatencyRecorder()
+        self._came_back_at = 0.0
 
     async def connect(self) -> float:
         """Connect all and return the seconds until each was caught up; raises ConnectionError."""
@@ -125,7 +177,35 @@ class _Clients:
             await self._connect_some(mine, port)
         async with asyncio.timeout(CAUGHT_UP_SECONDS_MAX):
             await self._all_caught_up.wait()
+        if self._crowd.manners is not None:
+            self._misbehave(self._crowd.manners)
         return time.perf_counter() - started
+
+    def _misbehave(self, manners: Manners) -> None:
+        self._misbehaving = True
+        trickling: list[Client] = []
+        for index, client in self._clients.items():
+            manner = manners.of[min(self._crowd.first + index, len(manners.of) - 1)]
+            if manner == "hides":
+                client.send_text(HIDDEN)
+            elif manner != "reads":
+                client.pause_reading()
+                if manner == "trickles":
+                    trickling.append(client)
+        self._tasks.add(asyncio.get_running_loop().create_task(self._trickle(trickling)))
+
+    async def _trickle(self, clients: list[Client]) -> None:
+        while self._misbehaving:
+            await asyncio.sleep(1.0)
+            for client in clients:
+                client.read_a_byte()
+
+    def behave(self) -> None:
+        """Have everybody read and look."""
+        self._misbehaving = False
+        for client in self._clients.values():
+            client.resume_reading()
+            client.send_text(VISIBLE)
 
     async def _connect_some(self, indexes: range, port: int) -> None:
         def on_frame(client: Client, payload: bytes) -> None:
@@ -152,6 +232,8 @@ class _Clients:
     def _on_frame(self, index: int, client: Client, payload: bytes) -> None:
         now = clock()
         frame = decode_frame(payload)
+        if frame.type == "feed_updates":
+            self._count_frame(index, now)
         for content in self._inboxes[index].take(frame):
             self._received += 1
             self._taken.deliveries += 1
@@ -162,7 +244,9 @@ class _Clients:
         if self._received >= self._wanted:
             self._all_here.set()
         if frame.type == "caught_up":
-            self._caught_up.add(index)
+            if index not in self._caught_up:
+                self._caught_up.add(index)
+                self._caught_up_seconds.record(time.perf_counter() - self._came_back_at)
             if len(self._caught_up) == len(self._inboxes):
                 self._all_caught_up.set()
         elif frame.type == "connection_established":
@@ -170,12 +254,22 @@ class _Clients:
                 client.send_text(self._subscribe(index))
             self._epochs.setdefault(index, frame.epoch)
 
+    def _count_frame(self, index: int, now: int) -> None:
+        recent = self._recent[index]
+        recent.append(now)
+        while now - recent[0] >= 1_000_000_000:
+            recent.popleft()
+        self._taken.frames_a_second = max(self._taken.frames_a_second, len(recent))
+
     # Coming back.
 
     def _keep(self, index: int, client: Client, port: int) -> None:
         """Connect again whenever the connection ends."""
+        self._clients[index], self._ports[index] = client, port
 
         def again(_client: Client) -> None:
+            if self._away:
+                return
             task = asyncio.get_running_loop().create_task(self._again(index, port))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -184,10 +278,31 @@ class _Clients:
         if client.closed:
             again(client)
 
+    def cut(self) -> None:
+        """End every connection, and keep away."""
+        self._away = True
+        for client in self._clients.values():
+            client.cut()
+
+    async def come_back(self, command: ComeBack) -> LatencyRecorder:
+        """Connect all again; how long each took until it was caught up, from the command on."""
+        self._away = False
+        self._spread_seconds = command.spread_seconds
+        self._caught_up.clear()
+        self._all_caught_up.clear()
+        self._caught_up_seconds = LatencyRecorder()
+        self._came_back_at = time.perf_counter()
+        async with asyncio.timeout(command.seconds_max), asyncio.TaskGroup() as tasks:
+            for index, port in self._ports.items():
+                tasks.create_task(self._again(index, port))
+            await self._all_caught_up.wait()
+        return self._caught_up_seconds
+
     async def _again(self, index: int, port: int) -> None:
         self._taken.reconnects += 1
+        source = SOURCES[index % len(SOURCES)] if SOURCES else None
         while True:
-            await asyncio.sleep(random.random())
+            await asyncio.sleep(random.random() * self._spread_seconds)
             client = Client(
                 lambda client, payload: self._on_frame(index, client, payload),
                 host=HOST,
@@ -197,7 +312,7 @@ class _Clients:
                 token=self._token(index),
             )
             try:
-                await open_client(client, HOST, port, None)
+                await open_client(client, HOST, port, source)
             except OSError:
                 continue
             self._keep(index, client, port)

@@ -9,7 +9,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from benchmarks.clients import Await, Crowd, Judge, Taken, follow
+from benchmarks.clients import (
+    Await,
+    Behave,
+    ComeBack,
+    Crowd,
+    Cut,
+    Judge,
+    Manners,
+    Taken,
+    follow,
+)
 from benchmarks.load_process import LoadProcess
 from benchmarks.measure import LatencyRecorder, Usage, busy_seconds, usage_of
 from benchmarks.publisher import Burst, Published, publish
@@ -41,6 +51,8 @@ class Outcome:
     replayed: int = 0
     reconnects: int = 0
     resets: int = 0
+    frames_a_second: int = 0
+    """Most frames with updates that one client was sent within a second."""
 
     @property
     def latency(self) -> LatencyRecorder:
@@ -68,16 +80,25 @@ class Load:
         stack: What is loaded.
         traffic: What is published.
         connections: How many clients; where there are more than users, some users have two.
+        manners: How they behave, if not all of them read.
 
     Attributes:
         connect_seconds: From the first handshake until every client was caught up.
     """
 
-    def __init__(self, stack: Stack, traffic: Traffic, *, connections: int) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        traffic: Traffic,
+        *,
+        connections: int,
+        manners: Manners | None = None,
+    ) -> None:
         self.connect_seconds = 0.0
         self._stack = stack
         self._traffic = traffic
         self._connections = connections
+        self._manners = manners
         self._publisher: LoadProcess
         self._crowd: list[LoadProcess] = []
         self._next = 0
@@ -90,7 +111,9 @@ class Load:
         try:
             for first in range(0, self._connections, CLIENTS_A_PROCESS_MAX):
                 stop = min(first + CLIENTS_A_PROCESS_MAX, self._connections)
-                crowd = Crowd(traffic, stack.gateway_ports, stack.jwt_secret, first, stop)
+                crowd = Crowd(
+                    traffic, stack.gateway_ports, stack.jwt_secret, first, stop, self._manners
+                )
                 self._crowd.append(await self._start(LoadProcess(follow, crowd)))
             self.connect_seconds = max(await self._answers(CONNECT_SECONDS_MAX))
             self._publisher = await self._start(LoadProcess(publish, stack.nats_url, traffic))
@@ -102,6 +125,22 @@ class Load:
     async def __aexit__(self, *_: object) -> None:
         await self._processes.aclose()
 
+    def behave(self) -> None:
+        """Have clients of bad manners read and look again."""
+        self._tell(Behave())
+
+    def cut(self) -> None:
+        """End every connection at once; nobody comes back before `come_back`."""
+        self._tell(Cut())
+
+    async def come_back(self, *, spread_seconds: float, seconds_max: float) -> LatencyRecorder:
+        """Have all clients connect again, and say how long each took until it was caught up."""
+        self._tell(ComeBack(spread_seconds, seconds_max))
+        latency = LatencyRecorder()
+        for one in await self._answers(seconds_max + 10):
+            latency.merge(one)
+        return latency
+
     async def publish(
         self,
         count: int,
@@ -111,13 +150,18 @@ class Load:
         uneven: bool = False,
         arrive_seconds: float = 30.0,
     ) -> Outcome:
-        """Publish so many updates, and wait until they have arrived everywhere, within a bound."""
+        """Publish so many updates, and wait until they have arrived everywhere, within a bound.
+
+        With a bound of 0 nobody waits: nobody is there whom they could reach.
+        """
         burst = Burst(self._next, count, per_second, recorded, uneven)
         self._next += count
         self._publisher.send(burst)
         published = await self._publisher.receive(timeout_seconds=count / per_second + 60)
         self._unknown |= published.unknown
         self._refused |= published.refused
+        if arrive_seconds == 0:
+            return Outcome(published)
         self._tell(Await(self._next, arrive_seconds))
         outcome = Outcome(published)
         taken: Taken
@@ -128,6 +172,7 @@ class Load:
             outcome.replayed += taken.replayed
             outcome.reconnects += taken.reconnects
             outcome.resets += taken.resets
+            outcome.frames_a_second = max(outcome.frames_a_second, taken.frames_a_second)
         return outcome
 
     async def judge(self) -> dict[str, int]:
@@ -157,7 +202,7 @@ class Load:
     async def _start(self, process: LoadProcess) -> LoadProcess:
         return await self._processes.enter_async_context(process)
 
-    def _tell(self, command: Await | Judge) -> None:
+    def _tell(self, command: Await | Behave | ComeBack | Cut | Judge) -> None:
         for process in self._crowd:
             process.send(command)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 import resource
@@ -223,6 +224,13 @@ class Client(asyncio.Protocol):
         """Read again."""
         if self._transport is not None:
             self._transport.resume_reading()
+
+    def read_a_byte(self) -> None:
+        """Read one byte while not reading otherwise."""
+        if self._transport is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), 1))
 
     def cut(self) -> None:
         """End it as a broken network would, without a goodbye."""

@@ -98,6 +98,35 @@ def reset_reasons_table() -> str:
     return table(["Reason", "Meaning"], [[code(name), text] for name, text in reasons.items()])
 
 
+def reconnect_reasons_table() -> str:
+    """Every reason of a `reconnect` frame."""
+    reasons = importlib.import_module("livefeed.protocol").RECONNECT_REASONS
+    return table(["Reason", "Meaning"], [[code(name), text] for name, text in reasons.items()])
+
+
+def thresholds_table() -> str:
+    """From where on each input of the load level calls for what."""
+    thresholds = importlib.import_module("livefeed.load").THRESHOLDS
+    rows = [
+        [code(name), *map(bound_text, (one.elevated, one.critical)), one.meaning]
+        for name, one in thresholds.items()
+    ]
+    return table(["Input", "Elevated", "Critical", "Meaning"], rows)
+
+
+def bound_text(bound: float | None) -> str:
+    """A threshold, or that there is none."""
+    return "–" if bound is None else f"{bound:g}"
+
+
+def steps_table() -> str:
+    """How many samples each step of the load level takes."""
+    load = importlib.import_module("livefeed.load")
+    below = f"Samples below {load.LEAVE_SHARE:.0%} that leave it"
+    rows = [[level, str(one.enter), str(one.leave)] for level, one in load.STEPS.items()]
+    return table(["Level", "Samples in a row that lead to it", below], rows)
+
+
 def schema_text() -> str:
     """The JSON Schema of an update."""
     schema = importlib.import_module("livefeed.update").update_schema()
@@ -107,11 +136,13 @@ def schema_text() -> str:
 PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/limits.md": {"limits": limits_tables},
     "docs/operations/settings.md": {"settings": settings_table},
+    "docs/operations/load.md": {"thresholds": thresholds_table, "steps": steps_table},
     "docs/operations/commands.md": {"commands": commands_table},
     "docs/protocol.md": {
         "close codes": close_codes_table,
         "error codes": error_codes_table,
         "reset reasons": reset_reasons_table,
+        "reconnect reasons": reconnect_reasons_table,
     },
 }
 FILES: Final[dict[str, Callable[[], str]]] = {"docs/schema/update.schema.json": schema_text}
@@ -220,7 +251,7 @@ def bytes_text(value: int) -> str:
 def seconds_text(value: float) -> str:
     """Seconds in the largest unit that divides them; whole minutes from two on."""
     if value >= 86_400 and value % 86_400 == 0:
-        return f"{value / 86_400:g} days"
+        return f"{value / 86_400:g} day" + ("s" if value > 86_400 else "")
     return f"{value / 60:g} min" if value >= 120 and value % 60 == 0 else f"{value:g} s"
 
 

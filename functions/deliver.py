@@ -6,7 +6,7 @@ it says may be lost: the log is the truth.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -57,15 +57,30 @@ class Plan(NamedTuple):
 
 
 class Deliver:
-    """The function; see `function.Function`."""
+    """The function; see `function.Function`.
+
+    Args:
+        log: Where entries go.
+        connection: Where live messages go.
+        windows: Seconds that each lane gathers.
+        is_traced: Whether live messages carry their traces now.
+    """
 
     name = "deliver"
     failure: Final[DeadLetterReason] = "not_persistable"
     rows_max = ROWS_MAX
     bytes_max = BYTES_MAX
 
-    def __init__(self, log: Log, connection: Connection, *, windows: Mapping[Lane, float]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        connection: Connection,
+        *,
+        windows: Mapping[Lane, float],
+        is_traced: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.windows = windows
+        self._is_traced = is_traced
         self._log = log
         self._connection = connection
 
@@ -92,7 +107,7 @@ class Deliver:
             flushed = await self._log.persist(portion.entries, portion.bodies)
             traces = {ref: body.trace for ref, body in portion.bodies.items() if body.trace}
             for subject, live, context in live_messages(flushed, traces, pushed):
-                headers = {trace.HEADER: context} if context else None
+                headers = {trace.HEADER: context} if context and self._is_traced() else None
                 self._connection.send(subject, encode_live_message(live), headers=headers)
         return ()
 

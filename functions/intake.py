@@ -52,6 +52,10 @@ class LaneIntake:
         """Whether more may be asked for."""
         return self._bytes < HELD_BYTES_MAX and len(self._held) < HELD_MESSAGES_MAX
 
+    def widen(self, factor: float) -> None:
+        """Have it gather so many times as long; age makes it due all the same."""
+        self._window.factor = factor
+
     def add(self, work: Work, *, now: float, age_seconds: float) -> None:
         """Take a message in hand."""
         self._window.arrived(now)

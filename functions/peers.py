@@ -45,15 +45,15 @@ class Peers:
         """Hear the others."""
         self._connection.subscribe_direct(self._subject, self._on_announcement)
 
-    def announce(self, now: float) -> None:
-        """Say that this worker is there, unless it was said just now."""
+    def announce(self, now: float, lag_seconds: Callable[[], float]) -> None:
+        """Say that this worker is there and how late it is, unless it was said just now."""
         if now - self._announced_at >= ANNOUNCE_SECONDS:
             self._announced_at = now
-            self._say(leaving=False)
+            self._say(leaving=False, lag_seconds=lag_seconds())
 
     def announce_leaving(self) -> None:
         """Say that this worker takes nothing more."""
-        self._say(leaving=True)
+        self._say(leaving=True, lag_seconds=0.0)
 
     def partitions(self, lane: Lane, now: float) -> frozenset[int]:
         """What falls to this worker beside those that are alive and serve the lane."""
@@ -62,9 +62,9 @@ class Peers:
         self._heard[lane] = {worker: at for worker, at in heard.items() if worker in others}
         return served_by(self._worker, others)
 
-    def _say(self, *, leaving: bool) -> None:
+    def _say(self, *, leaving: bool, lag_seconds: float) -> None:
         said = {"worker": self._worker, "lanes": self._lanes, "leaving": leaving}
-        text = json.dumps(said)
+        text = json.dumps({**said, "lag_seconds": lag_seconds})
         self._connection.send(self._subject, text.encode())
 
     def _on_announcement(

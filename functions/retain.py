@@ -47,6 +47,7 @@ class Summary:
     gateways_deleted: int = 0
     presence_deleted: int = 0
     follows_deleted: int = 0
+    revocations_deleted: int = 0
     channels: int = 0
     floors_raised: int = 0
     entries_deleted: int = 0
@@ -173,11 +174,12 @@ class Retain:
         return await first_younger(self._connection, stream, keep_seconds)
 
     async def _expire(self, retention: Retention) -> None:
-        """What silent gateways have reported, and what ended follows are kept for no more."""
+        """What silent gateways have reported, old ended follows, and revocations that are over."""
         summary = self.summary
         summary.gateways_deleted += await retention.forget_gateways()
         summary.presence_deleted += await self._until_short(retention.forget_presence)
         summary.follows_deleted += await self._until_short(retention.forget_follows)
+        summary.revocations_deleted += await self._until_short(retention.forget_revocations)
 
     async def _until_short(self, step: Callable[[], Awaitable[int]]) -> int:
         """Repeat a step until it does less than it may; returns the sum."""

@@ -8,19 +8,18 @@ is down it holds what it has and pulls nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
-import resource
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
 
+from functions.fleet_load import FleetLoad
 from functions.function import Function, Undone
 from functions.intake import Held, Intake
+from functions.lag import Lag
 from functions.life import Summary, WorkerPolicy
 from functions.peers import Peers
 from functions.pulls import Pulls
@@ -29,6 +28,7 @@ from functions.settling import REFUSED_MAX, Settling
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.pull import Message
+from livefeed.adapters.resources import memory_bytes
 from livefeed.breaker import Breaker
 from livefeed.errors import (
     LivefeedError,
@@ -69,6 +69,7 @@ class Worker:
         bulk: Where medium and low are pulled: with a connection of their own, a high message never
             waits in a socket behind their backlog.
         lanes: What it serves; others serve the rest.
+        load: What the gateways say of their load.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Worker:
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         bulk: Connection | None = None,
         lanes: Sequence[Lane] = LANES,
+        load: FleetLoad | None = None,
     ) -> None:
         self.id = f"{function.name}-{secrets.token_hex(6)}"
         self.summary = Summary(function.name, self.id)
@@ -110,6 +112,8 @@ class Worker:
         self._lanes = tuple(lanes)
         self._peers = Peers(connection, function.name, self.id, self._lanes, clock=clock)
         self._settling = Settling(connection, publisher, self.summary, clock=clock)
+        self._load = load or FleetLoad(clock=clock)
+        self._lag = Lag()
 
     def leave(self, reason: str) -> None:
         """Stop taking, finish what is due, settle, return from `run`."""
@@ -119,6 +123,7 @@ class Worker:
     async def run(self) -> Summary:
         """Work until it is time to leave."""
         self._peers.listen()
+        self._load.listen(self._connections[0])
         for connection in set(self._connections):
             self._watch(connection)
         alive = asyncio.create_task(self._settling.keep_alive(), name="keep-alive")
@@ -191,15 +196,22 @@ class Worker:
     async def _tick(self, now: float) -> None:
         """Everything that is done a few times a second, whatever the load."""
         self._ticked_at = now
-        self._peers.announce(now)
+        self._peers.announce(now, self._say_lag)
+        self._intake.lanes["low"].widen(self._load.low_window_factor)
         self._pulls.serve(self._sources(now))
         self._pulls.ask()
         self._consider_leaving(now)
 
+    def _say_lag(self) -> float:
+        return self._lag.say(self._intake.lanes["high"], self._now())
+
     def _sources(self, now: float) -> list[tuple[Lane, Consumer]]:
+        # Who is called once is not called to wait.
+        paused = not self._policy.once and self._load.pauses_low
         return [
             (lane, consumer)
             for served in self._lanes
+            if not (paused and served == "low")
             for lane, consumer in self._function.sources(self._peers.partitions(served, now))
             if lane == served
         ]
@@ -259,6 +271,8 @@ class Worker:
         self._active_at = self._clock()
         if undone:
             taken = self._set_aside(taken, lane, undone)
+        if lane == "high":
+            self._lag.handled(taken, self._now())
         self.summary.calls += 1
         self.summary.handled += len(taken)
         self.summary.rows += sum(held.work.rows for held in taken)
@@ -320,7 +334,7 @@ class Worker:
             self.leave("idle")
         elif now - self._started_at < MEMORY_GRACE_SECONDS:
             return
-        elif _memory_bytes() > self._policy.memory_bytes_max:
+        elif memory_bytes() > self._policy.memory_bytes_max:
             self.leave("memory")
 
     async def _drain(self) -> None:
@@ -352,12 +366,4 @@ class Worker:
     def _summarise(self) -> None:
         self.summary.reason = self._leave_reason or ""
         self.summary.seconds = round(self._clock() - self._started_at, 3)
-        self.summary.memory_mib = round(_memory_bytes() / MIB, 1)
-
-
-def _memory_bytes() -> int:
-    """The memory that this process has; where there is no /proc, the most that it ever had."""
-    # Not the most where it can be helped: on Linux that begins with the parent's, before exec.
-    with contextlib.suppress(OSError):
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self.summary.memory_mib = round(memory_bytes() / MIB, 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import HTTPConnection
 
 from livefeed.access import Principal, principal_of
+from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.tokens import TokenVerifier
 from livefeed.errors import AccessRefused
 from livefeed.protocol import BEARER_SUBPROTOCOL
@@ -14,20 +15,47 @@ from livefeed.settings import Settings
 
 
 class Authenticator:
-    """Verifies tokens and origins."""
+    """Verifies tokens and origins.
 
-    def __init__(self, settings: Settings) -> None:
-        self._verifier = TokenVerifier(settings)
+    Args:
+        settings: The key, the origins.
+        check: Called with each principal; raises what it is refused with, such as a revocation.
+        keys: The keys of `LIVEFEED_JWKS_URL`, where it is set.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        check: Callable[[Principal], None],
+        keys: KeySet | None = None,
+    ) -> None:
+        self._check = check
+        self._keys = keys
+        self._verifier = TokenVerifier(settings, keys)
         self._feeds_default = settings.feeds_default
         self._origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
 
-    def principal(self, request: HTTPConnection) -> Principal:
-        """The holder of the request's token; raises AccessRefused."""
-        return self.verify(_token_of(request))
+    async def run(self) -> None:
+        """Keep the keys at hand, until cancelled."""
+        if self._keys is not None:
+            await self._keys.run()
 
-    def verify(self, token: str) -> Principal:
-        """The holder of a token; raises AccessRefused."""
-        return principal_of(self._verifier.verify(token), feeds_default=self._feeds_default)
+    def ready(self) -> str | None:
+        """Why no token can be verified yet, or None."""
+        if self._keys is None or self._keys.read_once:
+            return None
+        return f"the keys of tokens could not be read: {self._keys.fault}"
+
+    async def principal(self, request: HTTPConnection) -> Principal:
+        """The holder of the request's token; raises AccessRefused, Unavailable."""
+        return await self.verify(_token_of(request))
+
+    async def verify(self, token: str) -> Principal:
+        """The holder of a token; raises AccessRefused, Unavailable, and what `check` raises."""
+        claims = await self._verifier.verify(token)
+        principal = principal_of(claims, feeds_default=self._feeds_default)
+        self._check(principal)
+        return principal
 
     def allows_origin(self, request: HTTPConnection) -> bool:
         """Whether a page of this origin may connect; what sends no Origin is no browser."""

@@ -23,6 +23,8 @@ from livefeed.limits import CONNECTION_FEEDS_MAX, PAGES_OUTSTANDING_MAX
 from livefeed.messages import LiveChannel, public_update
 from livefeed.position import Position, Verdict
 
+NONE_REFUSED: Mapping[str, str] = {}
+
 
 class CatchUps(Protocol):
     """What a connection asks when it is behind."""
@@ -90,6 +92,8 @@ class Connection:
         self._feeds: dict[str, Followed] = {}
         self._behind: dict[str, None] = {}
         """Channels whose next page waits for its turn, or for room in the outbox."""
+        self._warned = False
+        """Whether the client was told that its token ran out."""
         self._asked: set[str] = set()
         """Channels whose next page was asked for."""
         self._catch_ups = catch_ups
@@ -100,9 +104,9 @@ class Connection:
         """The feeds that it follows."""
         return list(self._feeds)
 
-    def establish(self, feeds: Iterable[str]) -> None:
+    def establish(self, feeds: Iterable[str], refused: Mapping[str, str] = NONE_REFUSED) -> None:
         """Greet the client and follow its first feeds; forbidden ones get an error."""
-        allowed = [feed for feed in dict.fromkeys(feeds) if self._may_follow(feed) is None]
+        allowed = [feed for feed in dict.fromkeys(feeds) if not self._fault_of(feed, refused)]
         allowed = allowed[:CONNECTION_FEEDS_MAX]
         frame = protocol.connection_established(
             connection_id=self.id,
@@ -113,12 +117,22 @@ class Connection:
         )
         self._send(frame)
         try:
-            self.subscribe(feeds, None)
-        except Refused as refused:
-            self.error(refused.code, refused.detail)
+            self.subscribe(feeds, None, refused)
+        except Refused as fault:
+            self.error(fault.code, fault.detail)
 
-    def subscribe(self, feeds: Iterable[str], cursor: protocol.CursorField | None) -> None:
+    def subscribe(
+        self,
+        feeds: Iterable[str],
+        cursor: protocol.CursorField | None,
+        refused: Mapping[str, str] = NONE_REFUSED,
+    ) -> None:
         """Follow feeds from a cursor, or from the beginning; those that may be followed.
+
+        Args:
+            feeds: The feeds.
+            cursor: Where the client is.
+            refused: What the authorizer says of some of them: error codes by feed.
 
         Raises:
             Refused: For the cursor, or for the first feed that may not be followed.
@@ -126,7 +140,7 @@ class Connection:
         positions, stale = self._positions(cursor)
         faults: list[tuple[str, str]] = []
         for feed in dict.fromkeys(feeds):
-            fault = self._may_follow(feed)
+            fault = self._fault_of(feed, refused)
             if fault is not None:
                 faults.append((fault, feed))
             elif feed not in self._feeds:
@@ -150,14 +164,22 @@ class Connection:
                     self._behind.pop(channel, None)
                     self._asked.discard(channel)
 
-    def refresh(self, principal: Principal) -> None:
-        """Go on with a new token of the same user; what it does not allow is followed no more."""
+    def refresh(self, principal: Principal, refused: Mapping[str, str] = NONE_REFUSED) -> None:
+        """Go on with a new token of the same user; what is not allowed is followed no more."""
         self.principal = principal
-        forbidden = [feed for feed in self._feeds if not principal.may_follow(feed)]
+        self._warned = False
+        faults = {feed: self._fault_of(feed, refused) for feed in self._feeds}
+        forbidden = [feed for feed, fault in faults.items() if fault == "feed_forbidden"]
         self.unsubscribe(forbidden)
         if forbidden:
             names = ", ".join(forbidden)[:200]
             self.error("feed_forbidden", f"{names}: {protocol.ERRORS['feed_forbidden']}")
+
+    def expired(self) -> None:
+        """Tell the client, once for each token, that its token ran out: it may refresh it yet."""
+        if not self._warned:
+            self._warned = True
+            self.error("token_expired", "the token ran out; refresh it, or be closed soon")
 
     def live(self, epoch: str, batch: LiveChannel, frame: Callable[[], Frame]) -> None:
         """Take a live batch of a channel; `frame` makes its frame, once for all connections."""
@@ -259,7 +281,7 @@ class Connection:
 
     def error(self, code: str, message: str) -> None:
         """Tell the client what is wrong."""
-        self._send(protocol.error(code, message, retryable=code == "unavailable"))
+        self._send(protocol.error(code, message, retryable=code in protocol.RETRYABLE))
 
     def leave(self) -> None:
         """The client is gone."""
@@ -309,7 +331,7 @@ class Connection:
             followed.announced = True
             self._send(protocol.caught_up([feed]))
 
-    def _may_follow(self, feed: str) -> str | None:
+    def _fault_of(self, feed: str, refused: Mapping[str, str]) -> str | None:
         """Why a feed may not be followed, or None."""
         if not is_feed(feed):
             return "feed_invalid"
@@ -317,7 +339,7 @@ class Connection:
             return "feed_forbidden"
         if len(self._feeds) >= CONNECTION_FEEDS_MAX and feed not in self._feeds:
             return "too_many_feeds"
-        return None
+        return refused.get(feed)
 
     def _positions(self, cursor: protocol.CursorField | None) -> tuple[Mapping[str, int], bool]:
         """Positions to start from, and whether the cursor is of another log."""

@@ -4,34 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.admission import Admission
 from gateway.app import Asgi, Gateway, ops_app, public_app
 from gateway.auth import Authenticator
+from gateway.authorizer import Authorize, Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.connection import Connection
+from gateway.drain import Lifetimes, drain
+from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
 from gateway.hub import Hub
+from gateway.listening import Doors, listen
+from gateway.load_level import Load
 from gateway.presence import Presence, PresenceReport
+from gateway.revocations import RevocationWatch
+from gateway.sessions import Sessions
 from gateway.wire import GuardedHttp, GuardedWebSocket, check_uvicorn
+from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.presence import PresenceTable
-from livefeed.errors import Misconfigured
-from livefeed.limits import INBOUND_FRAME_BYTES_MAX, SEND_BUFFER_BYTES
+from livefeed.limits import INBOUND_FRAME_BYTES_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
+from livefeed.shedding import ShedPolicy
 
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
 REFUSALS = ("without completing handshake", "Invalid HTTP request", "Unsupported upgrade")
+
+
+class Access(NamedTuple):
+    """What whoever runs this gateway brings along."""
+
+    keys: KeySet | None = None
+    """The keys of `LIVEFEED_JWKS_URL`."""
+    authorize: Authorize | None = None
+    """The function of `LIVEFEED_AUTHORIZER`."""
 
 
 class _Refusals(logging.Filter):
@@ -46,30 +68,69 @@ class _Refusals(logging.Filter):
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: the drain comes before its own shutdown."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serving = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        self.serving.set()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take none: `run_gateway` decides when to leave."""
         yield
 
 
-def build_gateway(settings: Settings, nats: Nats, primary: Pool, replica: Pool | None) -> Gateway:
+def build_gateway(
+    settings: Settings,
+    nats: Nats,
+    primary: Pool,
+    replica: Pool | None,
+    access: Access,
+) -> Gateway:
     """Put the parts together."""
+    name = secrets.token_hex(8)
     reader = LogReader(primary, replica)
     hub, presence = Hub(nats), Presence()
+    connections: set[Connection] = set()
+    revocations = RevocationWatch(nats, primary)
+    authenticator = Authenticator(settings, revocations.check, access.keys)
+    authorizer = Authorizer(access.authorize, clock=time.monotonic)
+    policy = ShedPolicy(
+        begin_share=settings.shed_share, connections_min=settings.shed_connections_min
+    )
     return Gateway(
         nats=nats,
-        authenticator=Authenticator(settings),
+        authenticator=authenticator,
+        authorizer=authorizer,
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
         head_check=HeadCheck(reader),
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
+        admission=Admission(settings, authenticator, authorizer),
+        revocations=revocations,
+        sessions=Sessions(nats, name, settings.connections_per_user_max),
+        lifetimes=Lifetimes(settings.connection_age_seconds_max, settings.token_grace_seconds),
+        fleet=Fleet(nats, name, connections, policy),
+        load=Load(nats, settings),
+        connections=connections,
     )
 
 
-async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event) -> None:
+async def run_gateway(
+    settings: Settings, gateway: Gateway, leave: asyncio.Event, doors: Doors | None = None
+) -> None:
     """Serve until told to leave, then drain.
+
+    Args:
+        settings: Where to listen, and how long to drain.
+        gateway: What to serve.
+        leave: Told to leave.
+        doors: Sockets that others listen on too; without them it opens its own.
 
     Raises:
         Misconfigured: When a port is taken, or uvicorn is another than the guards are made for.
@@ -78,8 +139,10 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
     if guarded:
         check_uvicorn()
     logging.getLogger("uvicorn.error").addFilter(_Refusals())
-    listening = _listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT")
-    ops_listening = _listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT")
+    doors = doors or Doors(
+        listen(settings.gateway_host, settings.gateway_port, "LIVEFEED_GATEWAY_PORT"),
+        listen(settings.ops_host, settings.ops_port, "LIVEFEED_OPS_PORT"),
+    )
     public = make_server(public_app(gateway), guarded=guarded)
     ops = make_server(ops_app(gateway), guarded=guarded)
     async with asyncio.TaskGroup() as tasks:
@@ -87,11 +150,17 @@ async def run_gateway(settings: Settings, gateway: Gateway, leave: asyncio.Event
         collecting = tasks.create_task(
             keep_garbage_small(lambda: len(gateway.connections)), name="garbage"
         )
-        serving = tasks.create_task(public.serve([listening]), name="public")
-        tasks.create_task(ops.serve([ops_listening]), name="ops")
-        logger.info("gateway: ready on http://%s:%d", *listening.getsockname()[:2])
+        serving = tasks.create_task(public.serve([doors.public]), name="public")
+        tasks.create_task(ops.serve([doors.ops]), name="ops")
+        logger.info("gateway: ready on http://%s:%d", *doors.public.getsockname()[:2])
+        tasks.create_task(_say_started(doors, public, ops), name="started")
         await _first(leave.wait(), gateway.nats.closed_for_good.wait())
-        await gateway.drain(settings.drain_seconds)
+        if doors.handed_over.is_set():
+            for server in (*public.servers, *ops.servers):
+                server.close()
+        await drain(
+            gateway, wait_seconds=settings.drain_wait_seconds, seconds=settings.drain_seconds
+        )
         public.should_exit = True
         await serving
         ops.should_exit = True
@@ -120,20 +189,10 @@ def make_server(app: Asgi, *, guarded: bool) -> Server:
     return Server(config)
 
 
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        detail = f"{host}:{port} cannot be used ({error.strerror}); set {setting} to a free port"
-        raise Misconfigured(detail) from error
-    # What is accepted has it too.
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    listening.listen(4096)
-    listening.setblocking(False)
-    return listening
+async def _say_started(doors: Doors, *servers: Server) -> None:
+    for server in servers:
+        await server.serving.wait()
+    doors.say_started()
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

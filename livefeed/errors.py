@@ -7,6 +7,7 @@ LivefeedError
 │   ├── FrameRefused       a frame that breaks the WebSocket protocol
 │   └── AccessRefused      a token that does not allow what was asked
 ├── Unavailable        a server is away; the same input may succeed later
+├── Overloaded         more is asked for than is served; the same input may succeed later
 ├── Misconfigured      a setting or a server's configuration has to be changed by a person
 └── OutcomeUnknown     a publish may or may not have been stored; publish it again
 """
@@ -70,13 +71,27 @@ class Unavailable(LivefeedError):
     """A server that is away or overloaded.
 
     Args:
-        dependency: `nats`, `primary` or `replica`.
+        dependency: `nats`, `primary` or `replica`, or what else was asked.
         detail: What was tried and what came back.
     """
 
     def __init__(self, dependency: str, detail: str) -> None:
         super().__init__(f"{dependency} is unavailable: {detail}")
         self.dependency = dependency
+        self.detail = detail
+
+
+class Overloaded(LivefeedError):
+    """More is asked for than this gateway serves, or it takes nobody any more.
+
+    Args:
+        code: A stable machine name of the reason, of `protocol.ERRORS`.
+        detail: A sentence for a person.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
         self.detail = detail
 
 

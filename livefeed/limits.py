@@ -131,6 +131,68 @@ HEAD_CHECK_FIRST_SECONDS: Final = 1.0
 """The first head check after a connect."""
 TOKEN_BYTES_MAX: Final = 8 * KIB
 """Longest token, checked before it is decoded."""
+KEYS_SECONDS: Final = 300.0
+"""How often the keys of LIVEFEED_JWKS_URL are read again."""
+KEYS_PAUSE_SECONDS: Final = 10.0
+"""How seldom tokens with an unknown key have them read; and the pause after a read that failed."""
+KEYS_SECONDS_MAX: Final = 86_400.0
+"""Keys that could not be read again for so long are believed no more."""
+KEYS_FETCH_SECONDS_MAX: Final = 5.0
+"""How long their server may take."""
+KEYS_BYTES_MAX: Final = 256 * KIB
+"""Largest JWKS."""
+KEYS_MAX: Final = 64
+"""Keys of a JWKS that are looked at."""
+AUTHORIZE_SECONDS_MAX: Final = 2.0
+"""How long LIVEFEED_AUTHORIZER may take, with the wait for its turn."""
+AUTHORIZE_AT_ONCE: Final = 64
+"""Questions that a gateway asks it at the same time."""
+AUTHORIZED_SECONDS: Final = 30.0
+"""How long its answer is believed."""
+AUTHORIZED_MAX: Final = 100_000
+"""Answers that a gateway remembers."""
+COMMANDS_A_SECOND: Final = 20
+"""Frames that a client may send in a second; each one above it is answered with an error."""
+COMMANDS_BURST: Final = 40
+"""Frames that a client may send at once after a silence."""
+ACCEPT_BURST_SECONDS: Final = 5.0
+"""A gateway accepts at once as many connections as it may in this time."""
+RECONNECT_SPREAD_SECONDS: Final = 0.5
+"""A client that is sent away comes back after a random time up to this; when they are sent is
+spread already."""
+AGE_SPREAD_SHARE: Final = 0.1
+"""By this much of it a connection's greatest age is shortened at random: who came together goes
+apart."""
+SESSIONS_SECONDS: Final = 0.5
+"""How long a gateway gathers users who came before it asks the others for their connections, and
+how long it waits for the answers."""
+SESSIONS_USERS_MAX: Final = 500
+"""Users in one such question."""
+SESSIONS_IN_MESSAGE_MAX: Final = 2_000
+"""Connections in one such answer, so that it fits into a message of NATS with any user ids."""
+FLEET_SECONDS: Final = 1.0
+"""How often a gateway says how many connections it has."""
+FLEET_SILENT_SECONDS_MAX: Final = 3.5
+"""A gateway that was silent for longer counts no more in the mean."""
+FLEET_GATEWAYS_MAX: Final = 1_000
+"""Gateways that one gateway knows of."""
+REVOCATION_READ_SECONDS: Final = 15.0
+"""How often a gateway reads the new revocations: within this time it finds one that it did not
+hear of."""
+REVOCATION_OVERLAP_SECONDS: Final = 60.0
+"""How far before its last look it reads: longer than the transaction of a revocation takes."""
+REVOCATIONS_MAX: Final = 100_000
+"""Revocations that one read takes; the newest ones count."""
+REVOCATION_SECONDS: Final = 30 * 86_400
+"""How long a revocation is in force where the command does not say."""
+
+# The load level.
+LOAD_SAMPLE_SECONDS: Final = 1.0
+"""How often a gateway takes a sample of its load and says its level; a setting may change it."""
+LOOP_PROBE_SECONDS: Final = 0.1
+"""How often a timer finds out how late the event loop is."""
+LOAD_ANNOUNCED_SECONDS_MAX: Final = 5.0
+"""A gateway's level counts no more when it was silent for longer: low is pulled again."""
 
 # What prioritize asks about recipients.
 PRESENCE_REPORT_SECONDS: Final = 1.0

@@ -14,11 +14,19 @@ from msgspec import Meta, Struct
 
 from livefeed.cursor import POSITION_MAX
 from livefeed.errors import FrameRefused
-from livefeed.limits import CONNECTION_FEEDS_MAX, INBOUND_FRAME_BYTES_MAX, TOKEN_BYTES_MAX
+from livefeed.limits import (
+    COMMANDS_A_SECOND,
+    COMMANDS_BURST,
+    CONNECTION_FEEDS_MAX,
+    INBOUND_FRAME_BYTES_MAX,
+    TOKEN_BYTES_MAX,
+)
 
 SUBPROTOCOL: Final = "livefeed.v1"
 BEARER_SUBPROTOCOL: Final = "bearer."
 HEARTBEAT_SECONDS: Final = 20
+FEEDS_MAX: Final = 128
+"""Most feeds that one frame or one URL names."""
 
 
 class CloseCode(IntEnum):
@@ -40,6 +48,10 @@ class CloseCode(IntEnum):
     """The token allows none of the feeds."""
     CURSOR_INVALID = 4503
     """The cursor is not one, or another user's."""
+    REPLACED = 4504
+    """The user has too many connections, and this was the oldest of them."""
+    TOKEN_REVOKED = 4505
+    """The token was revoked; only another one opens a connection."""
 
 
 ERRORS: Final[Mapping[str, str]] = {
@@ -51,18 +63,34 @@ ERRORS: Final[Mapping[str, str]] = {
     "cursor_invalid": "the cursor is not one that this server gave out",
     "cursor_foreign": "the cursor belongs to another user",
     "token_invalid": "the token is missing or not valid, or it is another user's",
-    "token_expired": "the token is expired; come with a new one",
+    "token_expired": "the token is expired; come with a new one, or refresh it in time",
+    "token_revoked": "the token was revoked; another one is needed",
     "origin_forbidden": "pages of this origin may not connect",
     "parameter_invalid": "a parameter of the URL is not what it may be",
     "upgrade_required": "a WebSocket handshake is due here",
     "request_invalid": "this is no request that the server reads",
-    "unavailable": "the log cannot be read now; the server tries again by itself",
+    "too_many_frames": f"a client sends at most {COMMANDS_A_SECOND} frames a second, and "
+    f"{COMMANDS_BURST} at once",
+    "unavailable": "the server cannot reach what it needs to answer now; try again later",
+    "draining": "the server is leaving; another takes over",
+    "busy": "the server is overloaded, or too many come at once",
+    "full": "the server has as many connections as it takes",
+    "too_many_connections": "too many connections come from this address",
 }
 """What an `error` frame's code, or an HTTP answer's, means."""
+
+RETRYABLE: Final = frozenset({"unavailable", "token_expired"})
+"""Codes of `error` frames after which the client may do the same again, if with a new token."""
 
 RESET_REASONS: Final[Mapping[str, str]] = {
     "epoch_changed": "the log is another incarnation, for example after a restore",
     "position_ahead": "the cursor is ahead of the log",
+}
+
+RECONNECT_REASONS: Final[Mapping[str, str]] = {
+    "drain": "the server is leaving",
+    "shed": "the server has far more clients than the others",
+    "age": "the connection has become as old as one may",
 }
 
 
@@ -73,7 +101,9 @@ class CursorField(Struct, frozen=True, forbid_unknown_fields=True):
     positions: dict[str, Annotated[int, Meta(ge=0, le=POSITION_MAX)]]
 
 
-Feeds = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=128)]
+Feeds = Annotated[
+    list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=FEEDS_MAX)
+]
 
 
 class Subscribe(Struct, frozen=True, tag="subscribe", forbid_unknown_fields=True):

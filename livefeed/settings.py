@@ -7,14 +7,22 @@ values. `docs/operations/settings.md` is printed from here and compared by a tes
 from __future__ import annotations
 
 from functools import cached_property
+from ipaddress import ip_network
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from livefeed.admission import Network
 from livefeed.errors import Misconfigured
-from livefeed.limits import LANE_MESSAGE_BYTES_MAX, MIB, WORKER_MEMORY_BYTES_MAX
+from livefeed.limits import (
+    LANE_MESSAGE_BYTES_MAX,
+    LOAD_SAMPLE_SECONDS,
+    MIB,
+    WORKER_MEMORY_BYTES_MAX,
+)
+from livefeed.load import with_bounds
 
 SECRET_BYTES_MIN = 32
 
@@ -68,8 +76,28 @@ class Settings(BaseSettings):
         description="Private key: PEM, or the path of a file; only `livefeed token` needs it.",
         repr=False,
     )
+    jwks_url: str | None = Field(
+        None,
+        description="Where the public keys of RS256 or EdDSA are, as a JWKS, in place of "
+        "`LIVEFEED_JWT_PUBLIC_KEY`: https, http on the loopback, or the path of a file. They are "
+        "read again every 5 minutes, and for a `kid` that is new; kept for a day while their "
+        "server is away.",
+    )
     jwt_audience: str | None = Field(None, description="The `aud` that a token must have.")
     jwt_issuer: str | None = Field(None, description="The `iss` that a token must have.")
+    token_grace_seconds: float = Field(
+        25.0,
+        ge=0,
+        le=300,
+        description="How long a connection whose token ran out may still bring a new one; then it "
+        "is closed with 4001.",
+    )
+    authorizer: str | None = Field(
+        None,
+        description="`package.module:function` (async) of a user id and a feed that says, beside "
+        "the claim, whether the user may follow the feed; its answer is believed for 30 s. When it "
+        "fails or takes longer than 2 s nobody may, and is told to try again.",
+    )
     feeds_default: list[str] = Field(
         ["*"], description="JSON list of the feeds that a token without the claim `feeds` allows."
     )
@@ -87,8 +115,83 @@ class Settings(BaseSettings):
     gateway_port: int = Field(8080, ge=0, le=65535, description="Port of the gateway.")
     ops_port: int = Field(8081, ge=0, le=65535, description="Port of /healthz and /readyz.")
     ops_host: str = Field("127.0.0.1", description="Address of /healthz and /readyz.")
+    trusted_proxies: list[str] = Field(
+        [],
+        description="JSON list of the networks of your own proxies, such as `10.0.0.0/8`. Only "
+        "their `X-Forwarded-For` is believed; without it all clients of a proxy have its address.",
+    )
+    connections_max: int = Field(
+        20_000,
+        ge=1,
+        description="Connections of one gateway; more are refused with 503 `full`. Each takes "
+        "about 30 KiB and a file descriptor.",
+    )
+    connections_per_address_max: int = Field(
+        1_000,
+        ge=1,
+        description="Connections to one gateway from one address, or from one /64 of IPv6; more "
+        "are refused with 429 `too_many_connections`. Those over loopback are not counted.",
+    )
+    connections_per_user_max: int = Field(
+        20,
+        ge=1,
+        description="Connections of one user to all gateways together; when one more comes, the "
+        "oldest is closed with 4504.",
+    )
+    connection_age_seconds_max: float = Field(
+        43_200.0,
+        ge=1,
+        description="At about this age a connection is sent away to come back: so the clients "
+        "spread over gateways that came later.",
+    )
+    accepts_a_second: float = Field(
+        2_000.0,
+        gt=0,
+        description="Connections that one gateway accepts in a second, and five times as many at "
+        "once; more are refused with 503 `busy`.",
+    )
+    drain_wait_seconds: float = Field(
+        3.0,
+        ge=0,
+        le=600,
+        description="How long a leaving gateway is not ready, and refuses with 503 `draining`, "
+        "before it sends its clients away: until your balancer has noticed.",
+    )
     drain_seconds: float = Field(
         5.0, ge=0, le=600, description="Over how long a leaving gateway sends its clients away."
+    )
+    shed_share: float = Field(
+        0.25,
+        ge=0,
+        description="A gateway with this much more than the fleet's mean of connections sends some "
+        "of its clients away; 0 is never.",
+    )
+    shed_connections_min: int = Field(
+        100, ge=0, description="A gateway with no more connections than this sends none away."
+    )
+    gateway_workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share the gateway's port. The first answers /healthz on the "
+        "ops port, each further one on the next port.",
+    )
+    gateway_memory_bytes_max: int | None = Field(
+        None,
+        ge=64 * MIB,
+        description="Memory of all processes of the gateway, against which the load level is "
+        "measured; by default the limit of the container, else the memory of the computer.",
+    )
+    load_thresholds: dict[str, tuple[float | None, float | None]] = Field(
+        {},
+        description="JSON object of thresholds of the load level that replace the usual ones: "
+        'input → [elevated, critical], null for never, such as `{"cpu": [0.7, null]}`.',
+    )
+    load_sample_seconds: float = Field(
+        LOAD_SAMPLE_SECONDS,
+        ge=0.01,
+        le=10,
+        description="How often a gateway takes a sample of its load; the steps count samples.",
     )
     window_medium_seconds: float = Field(
         5.0, ge=0, le=20, description="How long a busy medium lane gathers."
@@ -143,14 +246,29 @@ class Settings(BaseSettings):
         """The NATS servers one by one."""
         return [server.strip() for server in self.nats_url.split(",")]
 
+    @cached_property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """The networks of our own proxies."""
+        return tuple(map(ip_network, self.trusted_proxies))
+
     @model_validator(mode="after")
     def _relations(self) -> Self:
         if self.jwt_algorithm == "HS256":
             secret = self.jwt_secret
             if secret is not None and len(secret.encode()) < SECRET_BYTES_MIN:
                 raise ValueError(f"LIVEFEED_JWT_SECRET must have at least {SECRET_BYTES_MIN} bytes")
-        elif self.jwt_public_key is None and self.jwt_private_key is None:
-            raise ValueError(f"{self.jwt_algorithm} needs LIVEFEED_JWT_PUBLIC_KEY")
+            if self.jwks_url is not None:
+                raise ValueError("LIVEFEED_JWKS_URL has public keys: use it with RS256 or EdDSA")
+        elif not (self.jwt_public_key or self.jwt_private_key or self.jwks_url):
+            raise ValueError(
+                f"{self.jwt_algorithm} needs LIVEFEED_JWT_PUBLIC_KEY or LIVEFEED_JWKS_URL"
+            )
+        if self.jwks_url is not None:
+            self._check_key_source(self.jwks_url)
+        try:
+            with_bounds(self.load_thresholds)
+        except ValueError as error:
+            raise ValueError(f"LIVEFEED_LOAD_THRESHOLDS: {error}") from error
         if self.nats_replicas == 2:
             raise ValueError("LIVEFEED_NATS_REPLICAS is 1 on one node, 3 on three")
         if self.worker_idle_seconds > self.worker_life_seconds:
@@ -160,7 +278,21 @@ class Settings(BaseSettings):
         for name, url in (("DATABASE", self.database_url), ("REPLICA", self.replica_url)):
             if url is not None and urlsplit(url).scheme not in {"postgresql", "postgres"}:
                 raise ValueError(f"LIVEFEED_{name}_URL must start with postgresql://")
+        try:
+            list(map(ip_network, self.trusted_proxies))
+        except ValueError as error:
+            raise ValueError(f"LIVEFEED_TRUSTED_PROXIES: {error}") from error
         return self
+
+    def _check_key_source(self, location: str) -> None:
+        if self.jwt_public_key is not None:
+            raise ValueError("set LIVEFEED_JWT_PUBLIC_KEY or LIVEFEED_JWKS_URL, not both")
+        url = urlsplit(location)
+        if url.scheme == "http" and url.hostname not in {"127.0.0.1", "::1", "localhost"}:
+            # Whoever is on the way could put keys of their own there.
+            raise ValueError("LIVEFEED_JWKS_URL must be https, or http on the loopback")
+        if "://" in location and (url.scheme not in {"http", "https"} or not url.hostname):
+            raise ValueError("LIVEFEED_JWKS_URL must be an https URL or the path of a file")
 
 
 def load_settings(**overrides: object) -> Settings:

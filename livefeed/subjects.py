@@ -30,6 +30,15 @@ DEAD_LETTERS_ALL: Final = "feed.dlq.>"
 
 CONTROL_WAKE: Final = "feed.control.wake"
 """A hint that updates may be waiting; the pool looks at once."""
+CONTROL_GATEWAYS: Final = "feed.control.gateways"
+"""Where gateways say each second how many connections they have."""
+CONTROL_SESSIONS: Final = "feed.control.sessions"
+"""Where a gateway asks the others for the connections of users, and says which are too many."""
+CONTROL_REVOCATIONS: Final = "feed.control.revocations"
+"""Where a revocation is announced after it was stored."""
+CONTROL_LOAD: Final = "feed.control.load"
+"""Where each gateway says its load level."""
+CONTROL_WORKERS_ALL: Final = "feed.control.workers.*"
 
 _literal = re.compile(r"[^\s.*>\x00-\x20\x7f\ufffd]+")
 
@@ -88,3 +97,8 @@ def live_topic(feed: str) -> str:
 def control_workers(function: str) -> str:
     """Where the workers of a function announce themselves."""
     return f"feed.control.workers.{function}"
+
+
+def control_sessions(gateway: str) -> str:
+    """Where the answers to a gateway's questions about sessions come."""
+    return f"{CONTROL_SESSIONS}.{gateway}"

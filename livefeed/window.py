@@ -24,10 +24,12 @@ WINDOW_SECONDS: Final[dict[Lane, float]] = {"high": 0.0, "medium": 5.0, "low": 1
 class LaneWindow:
     """The window of one lane in one worker."""
 
-    __slots__ = ("_arrivals", "_seconds")
+    __slots__ = ("_arrivals", "_seconds", "factor")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self.factor = 1.0
+        """By how much it is widened."""
         self._arrivals: deque[float] = deque(maxlen=QUIET_ARRIVALS_MAX)
 
     def arrived(self, now: float) -> None:
@@ -42,13 +44,13 @@ class LaneWindow:
         """
         if self._seconds == 0.0:
             return oldest_received
-        gather = QUIET_GATHER_SECONDS if self._is_quiet(oldest_received) else self._seconds
-        return oldest_received + gather
+        seconds = self._seconds * self.factor
+        is_quiet = self._is_quiet(oldest_received - seconds)
+        return oldest_received + (QUIET_GATHER_SECONDS if is_quiet else seconds)
 
-    def _is_quiet(self, now: float) -> bool:
+    def _is_quiet(self, since: float) -> bool:
         arrivals = self._arrivals
-        full = len(arrivals) == QUIET_ARRIVALS_MAX
-        return not full or arrivals[0] < now - self._seconds
+        return len(arrivals) < QUIET_ARRIVALS_MAX or arrivals[0] < since
 
 
 def most_overdue(due_at: Mapping[Lane, float], now: float) -> Lane | None:

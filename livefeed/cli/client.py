@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
-from livefeed_client.connection import http_url
+from livefeed_client.address import http_url
 
 from livefeed.access import principal_of
 from livefeed.adapters.tokens import sign
@@ -65,7 +66,12 @@ def user_token(
         Misconfigured: When there is no key to sign with.
     """
     now = int(time.time())
-    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + seconds}
+    claims: dict[str, Any] = {
+        "sub": user,
+        "iat": now,
+        "exp": now + seconds,
+        "jti": secrets.token_hex(8),
+    }
     if feeds is not None:
         claims["feeds"] = feeds
     principal_of(claims, feeds_default=settings.feeds_default)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
-from gateway.server import build_gateway, run_gateway
+from gateway.server import Access, build_gateway, run_gateway
+from livefeed.adapters.key_set import KeySet
 from livefeed.cli.environment import command_settings
+from livefeed.cli.gateway_workers import inherited_doors, is_worker, run_workers
+from livefeed.cli.plugins import authorize_function
 from livefeed.cli.running import (
     leave_on_signals,
     log_to_stderr,
@@ -20,17 +25,35 @@ from livefeed.settings import Settings
 @click.command("gateway")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port for clients.")
 @click.option("--ops-port", type=click.IntRange(0, 65535), help="Port for /healthz and /readyz.")
-def command(port: int | None, ops_port: int | None) -> None:
+@click.option(
+    "--workers", type=click.IntRange(1, 64), help="Processes that share the port for clients."
+)
+def command(port: int | None, ops_port: int | None, workers: int | None) -> None:
     """Serve WebSockets and snapshots until told to leave, then drain."""
     log_to_stderr()
-    run(_serve(command_settings(gateway_port=port, ops_port=ops_port)))
+    settings = command_settings(gateway_port=port, ops_port=ops_port, gateway_workers=workers)
+    several = settings.gateway_workers > 1 and not is_worker()
+    run(run_workers(settings) if several else _serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
     leave = leave_on_signals()
+    access = Access(_key_set(settings), authorize_function(settings))
+    doors = inherited_doors(leave)
     async with (
         nats_connection(settings, "livefeed-gateway") as nats,
         primary_pool(settings, "livefeed-gateway") as primary,
         replica_pool(settings, "livefeed-gateway") as replica,
     ):
-        await run_gateway(settings, build_gateway(settings, nats, primary, replica), leave)
+        gateway = build_gateway(settings, nats, primary, replica, access)
+        await run_gateway(settings, gateway, leave, doors)
+
+
+def _key_set(settings: Settings) -> KeySet | None:
+    if settings.jwks_url is None:
+        return None
+    # Only here: the HTTP client takes a while to import, and most gateways need none.
+    from livefeed.adapters.key_server import key_reader
+
+    read = key_reader(settings.jwks_url, settings.jwt_algorithm)
+    return KeySet(read, clock=time.monotonic)

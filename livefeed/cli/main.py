@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "tail": "livefeed.cli.tail",
     "snapshot": "livefeed.cli.snapshot",
     "token": "livefeed.cli.token",
+    "revoke": "livefeed.cli.revoke",
     "follow": "livefeed.cli.follow",
     "mute": "livefeed.cli.mute",
     "check": "livefeed.cli.check",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from functions.audience import AudiencePage, AudienceResolver
+from gateway.authorizer import Authorize
 from livefeed.errors import Misconfigured
 from livefeed.limits import RESOLVE_SECONDS_MAX
 from livefeed.settings import Settings
@@ -30,6 +31,17 @@ def audience_resolver(settings: Settings) -> AudienceResolver | None:
             return users
 
     return bounded
+
+
+def authorize_function(settings: Settings) -> Authorize | None:
+    """The authorizer that the settings name; None where the claim alone decides.
+
+    Raises:
+        Misconfigured: As for `load_function`.
+    """
+    if settings.authorizer is None:
+        return None
+    return load_function(settings.authorizer, "LIVEFEED_AUTHORIZER")
 
 
 def load_function(path: str, setting: str) -> Callable[..., Any]:

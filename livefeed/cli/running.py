@@ -42,6 +42,8 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     )
     # Its errors come to us as exceptions or through callbacks.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
+    # It logs each address that it asks.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 

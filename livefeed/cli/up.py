@@ -128,7 +128,8 @@ async def _start_parts(plan: Plan, values: dict[str, Any], supervisor: Superviso
     parts = [("pool", _pool(plan, shared, logs))]
     for number, ops_port in enumerate(values["ops_ports"]):
         name = "gateway" if number == 0 else f"gateway-{number + 1}"
-        own = shared | {"gateway_port": plan.port + number, "ops_port": ops_port}
+        ports = {"gateway_port": plan.port + number, "ops_port": ops_port}
+        own = shared | ports | {"gateway_workers": 1}
         parts.append((name, _gateway(plan, own, logs / f"{name}.log")))
     await supervisor.start(*parts)
 
@@ -151,13 +152,17 @@ def _gateway(plan: Plan, own: dict[str, Any], log: Path) -> Process:
     async def ready() -> bool:
         return await http_answers_ok("127.0.0.1", own["ops_port"], "/readyz")
 
+    settings = load_settings()
+    # There is no balancer that would have to notice.
+    wait = settings.drain_wait_seconds if "drain_wait_seconds" in settings.model_fields_set else 0.0
+    own = own | {"drain_wait_seconds": wait}
     environment = environment_of(own) | {DATA_VARIABLE: str(plan.data)}
     return Process(
         f"gateway on port {own['gateway_port']}",
         our_command("gateway"),
         launch_of(log, environment),
         is_ready=ready,
-        stop_seconds=load_settings().drain_seconds + 5,
+        stop_seconds=wait + settings.drain_seconds + 5,
     )
 
 

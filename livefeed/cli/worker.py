@@ -13,6 +13,7 @@ import click
 
 from functions.audience import AudiencePage, AudienceResolver, ContextCache
 from functions.deliver import Deliver
+from functions.fleet_load import FleetLoad
 from functions.function import Function
 from functions.life import Summary, WorkerPolicy
 from functions.prioritize import Prioritize
@@ -107,8 +108,9 @@ async def _work(settings: Settings, name: str, lanes: list[Lane], *, once: bool)
     ):
         publisher = Publisher(connection)
         publisher.start()
-        function = _function(name, settings, connection, publisher, pool)
-        worker = Worker(function, connection, publisher, policy, bulk=bulk, lanes=lanes)
+        load = FleetLoad()
+        function = _function(name, settings, connection, publisher, pool, load)
+        worker = Worker(function, connection, publisher, policy, bulk=bulk, lanes=lanes, load=load)
         leaving = asyncio.create_task(_leave(leave, lambda: worker.leave("signal")), name="leave")
         try:
             return await worker.run()
@@ -134,7 +136,12 @@ async def _leave(asked: asyncio.Event, leave: Callable[[], None]) -> None:
 
 
 def _function(
-    name: str, settings: Settings, connection: Connection, publisher: Publisher, pool: Pool
+    name: str,
+    settings: Settings,
+    connection: Connection,
+    publisher: Publisher,
+    pool: Pool,
+    load: FleetLoad,
 ) -> Function:
     if name == "prioritize":
         return _prioritize(settings, publisher, pool)
@@ -143,7 +150,7 @@ def _function(
         "medium": settings.window_medium_seconds,
         "low": settings.window_low_seconds,
     }
-    return Deliver(Log(pool), connection, windows=windows)
+    return Deliver(Log(pool), connection, windows=windows, is_traced=lambda: load.traces)
 
 
 def _prioritize(settings: Settings, publisher: Publisher, pool: Pool) -> Prioritize:

@@ -97,6 +97,15 @@ TINY: dict[str, dict[str, float]] = {
         "warm_up_seconds": 1,
         **WINDOWS,
     },
+    "storm": {"connections": 20, "missed": 5, "per_second": 200},
+    "slow": {
+        "connections": 5,
+        "per_second": 20,
+        "hidden": 5,
+        "slow_per_second": 30,
+        "seconds": 2,
+        "warm_up_seconds": 0.5,
+    },
     "idle": {"seconds": 1, "connections": 5, "retain_seconds": 1},
     "coldstart": {"starts": 1, "silences": 1, "quiet_seconds": 0.5},
 }
@@ -105,6 +114,8 @@ GOALS = {
     "backlog": {"updates_per_second", "deliveries_per_second_wide"},
     "lanes": {"medium_p95_seconds", "low_p95_seconds", "within_30s"},
     "overload": {"high_p99_ratio", "low_waiting_least"},
+    "storm": {"caught_up_seconds"},
+    "slow": {"p99_ratio", "gateway_rss_growth_mib", "frames_a_second_max"},
     "idle": {"idle_cpu_percent"},
     "coldstart": {"seconds", "first_update_seconds"},
     "million": {"heads_moved_again", "frames_again"},
@@ -120,6 +131,8 @@ async def test_every_scenario_is_exact_and_has_its_goals(scenario: str, tmp_path
     if scenario == "lanes":
         assert figures["deliveries"]["value"] == 120
         assert figures["low_p50_seconds"]["value"] > figures["high_p50_seconds"]["value"]
+    if scenario == "storm":
+        assert figures["replayed"]["value"] == 100
     if scenario == "overload":
         assert figures["entries"]["value"] > 0
 

@@ -224,8 +224,8 @@ async def test_bad_frames_are_answered_and_then_end_the_connection(stack: Stack)
 
 
 async def test_a_token_that_runs_out_closes_the_connection(stack: Stack) -> None:
-    """4001: come back with a new one; a refresh in time keeps it open."""
-    await stack.start_gateway()
+    """It is warned, and has some seconds for a refresh; 4001: come back with a new token."""
+    await stack.start_gateway(token_grace_seconds=1)
     soon = int(time.time()) + 1
     async with (
         _open(stack, "alice", token=stack.token("alice", exp=soon)) as closing,
@@ -233,11 +233,25 @@ async def test_a_token_that_runs_out_closes_the_connection(stack: Stack) -> None
     ):
         foreign = {"type": "refresh", "token": stack.token("bob")}
         assert (await _ask(staying, foreign))["code"] == "token_invalid"
+        for one in (closing, staying):
+            warning = await _next(one)
+            assert (warning["code"], warning["retryable"]) == ("token_expired", True)
         await staying.send(json.dumps({"type": "refresh", "token": stack.token("alice")}))
         await asyncio.wait_for(closing.wait_closed(), 10)
         assert closing.close_code == 4001
         answer = await _ask(staying, {"type": "subscribe", "feeds": ["home"]})
         assert answer["type"] == "caught_up"
+
+
+async def test_the_client_refreshes_by_itself(stack: Stack) -> None:
+    """A client that is given a function stays connected over the end of its token."""
+    await stack.start_gateway(token_grace_seconds=5)
+    tokens = [stack.token("alice", exp=int(time.time()) + 1), stack.token("alice")]
+    device = stack.follow("alice", token=lambda: tokens.pop(0))
+    await until(lambda: device.frames_of("error") and not tokens, what="warned, and refreshed")
+    await device.client.subscribe(["other"])
+    await until(lambda: len(device.frames_of("caught_up")) == 2, what="the other feed is there")
+    assert len(device.frames_of("connection_established")) == 1
 
 
 async def test_a_terminal_refusal_ends_the_client(stack: Stack) -> None:

@@ -377,6 +377,18 @@ async def test_follows_that_ended_long_ago_go(connection: Connection, pool: Pool
     assert None in [row["ended"] for row in left]
 
 
+async def test_revocations_that_are_over_go(connection: Connection, pool: Pool) -> None:
+    """In steps; those in force stay."""
+    await pool.fetch(
+        "insert into feed_revocation select 'token', 't' || number, now(),"
+        " now() + make_interval(secs => 1000 * number) from generate_series(-4, 2) as number"
+    )
+    done = await run_retain(connection, pool, Bounds(rows_max=2), EVERYTHING)
+    assert done.revocations_deleted == 5
+    left = await pool.fetch("select name from feed_revocation order by name")
+    assert [row["name"] for row in left] == ["t1", "t2"]
+
+
 # One at a time, and who starts it.
 
 

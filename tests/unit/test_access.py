@@ -50,12 +50,32 @@ def test_a_token_without_the_claim_has_the_default() -> None:
         {"feeds": ["Home"]},
         {"feeds": ["a*b"]},
         {"feeds": ["home"] * 257},
+        {"exp": None},
+        {"exp": True},
+        {"exp": "2000000000"},
+        {"exp": 1e308},
+        {"exp": float("nan")},
+        {"exp": -1},
+        {"iat": "1"},
+        {"iat": True},
+        {"iat": [1]},
+        {"jti": 7},
+        {"jti": "a" * 129},
+        {"jti": "a\0"},
     ],
 )
 def test_claims_of_the_wrong_form_are_refused(changes: dict[str, Any]) -> None:
     """Nothing is guessed."""
     with pytest.raises(AccessRefused):
         principal_of(claims(**changes), feeds_default=["*"])
+
+
+def test_a_principal_can_be_told_from_an_older_one() -> None:
+    """The token's id and its time of issue are kept; a token without them has none."""
+    principal = principal_of(claims(jti="t1", iat=1_900_000_000), feeds_default=["*"])
+    assert (principal.token_id, principal.issued_at) == ("t1", 1.9e9)
+    principal = principal_of(claims(), feeds_default=["*"])
+    assert (principal.token_id, principal.issued_at) == ("", 0.0)
 
 
 @pytest.mark.parametrize("user", ["*", ">", "a.*", "feed.>", "ä", "a b"])

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 import pytest
 
-from gateway import app
+from gateway.refusals import STATUS
 from livefeed import protocol, subjects, topology
+from livefeed.admission import RETRY_AFTER_SECONDS
 from livefeed.cli.main import COMMANDS
 from livefeed.cursor import parse_cursor
 from livefeed.errors import DeadLetterReason
@@ -24,7 +25,7 @@ from livefeed.feed_view import FeedItem
 from livefeed.messages import PublicBody, public_body, public_update
 from livefeed.subjects import LANES
 from livefeed.update import parse_update, update_schema
-from tests.attacks import FRAMES, HANDSHAKES
+from tests.wire_faults import FRAMES, HANDSHAKES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("clients/*/*.md")])
@@ -138,7 +139,10 @@ def test_error_codes() -> None:
     assert first_codes(table_below(PROTOCOL, "## Error codes", "Code")) == list(protocol.ERRORS)
     http = table_below(PROTOCOL, "### Statuses over HTTP", "Code")
     statuses = {codes_in(code)[0]: int(status) for code, status, _ in http}
-    assert statuses == {**app.STATUS, "unavailable": 503}
+    assert statuses == STATUS
+    assert {code for code, _, meaning in http if "Retry-After" in meaning} == {
+        f"`{code}`" for code in RETRY_AFTER_SECONDS
+    }
     silent = [codes_in(code)[0] for code, _, meaning in http if not meaning]
     assert [code for code in silent if code not in protocol.ERRORS] == []
 

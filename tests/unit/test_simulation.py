@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.function import Work
-from functions.intake import Held, Intake
+from functions.intake import TAKE_MESSAGES_MAX, Held, Intake
 from functions.schedule import Schedule
 from livefeed.adapters.nats.pull import Message
 from livefeed.breaker import Breaker
@@ -35,6 +35,8 @@ UNSERVED_SECONDS: Final = ANNOUNCED_SECONDS_MAX + 2 * TICK_SECONDS
 """How long the partitions of a dead worker are nobody's."""
 BREAKER_SECONDS: Final = 3.0 + 1.0
 """How long after an outage nothing is tried, and the small calls that follow."""
+SMALL_CALLS_MAX: Final = 10
+"""After how many calls, each twice the one before, as many are taken at once as ever."""
 
 
 class Other(NamedTuple):
@@ -73,6 +75,8 @@ class Parcel:
     free_at: float = 0.0
     """When the server delivers it again, if nobody keeps it alive."""
     acknowledged: bool = False
+    after_failures: bool = False
+    """Whether the calls of its lane were small still when a worker received it."""
 
     def work(self) -> Work:
         reply = f"$JS.ACK.S.C.{self.deliveries}.{self.number}.1.1.0".encode()
@@ -183,6 +187,7 @@ class Simulation:
                 parcel = queue.popleft()
                 parcel.deliveries += 1
                 parcel.holder = worker
+                parcel.after_failures = intake._take_max < TAKE_MESSAGES_MAX
                 age_seconds = self.now - parcel.accepted_at
                 work = parcel.work()
                 intake.add(work, now=self.now, age_seconds=age_seconds)
@@ -227,6 +232,9 @@ class Simulation:
         # A call that runs and its own; those of the other lane, of which low waits for more.
         calls = {"high": 2 * HIGH_CALL_SECONDS, "medium": 4 * bulk, "low": 8 * bulk}[lane]
         away = self._away_seconds(held.received_at)
+        if parcel.after_failures and not away:
+            # They grow with each call and not with time: an outage is over long after its end.
+            away = SMALL_CALLS_MAX * bulk
         window = min(WINDOW_SECONDS[lane], held.aged_at - held.received_at)
         in_hand = window + calls + 2 * STEP_SECONDS + away
         if self.now - held.received_at > in_hand + 1e-6:
@@ -235,11 +243,20 @@ class Simulation:
         lives = 1 + parcel.deaths
         on_its_way = (
             parcel.deaths * ACK_WAIT_SECONDS[lane]
-            + lives * (window + UNSERVED_SECONDS + calls)
+            + lives * (window + calls)
+            + (lives + self._deaths(parcel.accepted_at)) * UNSERVED_SECONDS
             + self._away_seconds(parcel.accepted_at)
         )
         if self.now - parcel.accepted_at > on_its_way:
             self.late.append(f"{lane} after {self.now - parcel.accepted_at:.2f} > {on_its_way}")
+
+    def _deaths(self, since: float) -> int:
+        """How many workers died whose partitions may have been nobody's from a time on.
+
+        One after the other: who is to take over may die before anybody knows that it has to.
+        """
+        ends = [other.start + other.seconds for other in self.plan.others if other.dies]
+        return sum(since - UNSERVED_SECONDS <= end <= self.now for end in ends)
 
     def _is_away(self) -> bool:
         if self.plan.outage is None:
@@ -252,7 +269,7 @@ class Simulation:
         if self.plan.outage is None:
             return 0.0
         # After it calls are small at first, one, two, four messages, and the next wait for them.
-        caught_up = BREAKER_SECONDS + 10 * self.plan.bulk_call_seconds
+        caught_up = BREAKER_SECONDS + SMALL_CALLS_MAX * self.plan.bulk_call_seconds
         at, seconds = self.plan.outage
         return seconds + caught_up if since <= at + seconds + caught_up else 0.0
 

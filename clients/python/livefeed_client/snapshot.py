@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import httpx
 
-from livefeed_client.connection import Token, http_url, is_local, resolve_token
+from livefeed_client.address import http_url, is_local
+from livefeed_client.connection import Token, resolve_token
 from livefeed_client.state import Cursor, Item
 
 PAGES_MAX: Final = 1_000

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
-
-import msgspec
-from nats.errors import Error as NatsError
+from collections.abc import AsyncIterator
+from typing import Final
 
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection
+from livefeed.adapters.nats.jetstream_api import Answer, ask, call
 from livefeed.adapters.nats.publish import PublishAck, Publisher
 from livefeed.adapters.nats.stored import Stored, first_since, held_by, read_stream
 from livefeed.dead_letter import DeadLetter, Outbound, read_letter
 from livefeed.errors import DeadLetterReason, Unavailable
 from livefeed.topology import DEAD_LETTERS
 
-REQUEST_SECONDS_MAX: Final = 5.0
 GONE_CODES: Final = frozenset({10037, 10043, 10057})
 """No message found, sequence not found, nothing stored so far."""
 LOOK_BACK_MAX: Final = 100_000
 """Sequences that one look for the newest letters goes back."""
 
 
-class _Error(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Answer(msgspec.Struct):
+class _Purged(Answer):
     purged: int = 0
-    error: _Error | None = None
-
-
-_decoder = msgspec.json.Decoder(_Answer)
 
 
 class DeadLetters:
@@ -101,7 +88,8 @@ class DeadLetters:
 
     async def delete(self, sequence: int) -> bool:
         """Delete one letter for ever; False when it was gone."""
-        answer = await self._ask("MSG.DELETE", {"seq": sequence})
+        name = f"STREAM.MSG.DELETE.{DEAD_LETTERS}"
+        answer = await call(self._connection, name, {"seq": sequence}, Answer)
         if answer.error is None:
             return True
         if answer.error.err_code in GONE_CODES:
@@ -111,19 +99,8 @@ class DeadLetters:
     async def purge(self, *, before: int, reason: DeadLetterReason | None) -> int:
         """Delete every letter below a sequence, of one reason or of all; returns how many."""
         only = {} if reason is None else {"filter": subjects.dead_letters(reason)}
-        answer = await self._ask("PURGE", {"seq": before, **only})
-        if answer.error is not None:
-            raise Unavailable("nats", f"the letters stay: {answer.error.description}")
-        return answer.purged
-
-    async def _ask(self, call: str, wanted: Mapping[str, Any]) -> _Answer:
-        subject = f"$JS.API.STREAM.{call}.{DEAD_LETTERS}"
-        question = json.dumps(wanted).encode()
-        try:
-            reply = await self._connection.request(subject, question, timeout=REQUEST_SECONDS_MAX)
-        except (NatsError, TimeoutError) as error:
-            raise Unavailable("nats", f"JetStream does not answer: {error}") from error
-        return _decoder.decode(reply.data)
+        name = f"STREAM.PURGE.{DEAD_LETTERS}"
+        return (await ask(self._connection, name, {"seq": before, **only}, _Purged)).purged
 
 
 def _letter(message: Stored) -> DeadLetter:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from nats.errors import Error as NatsError
 
 from livefeed.adapters.nats.connection import Connection
-from livefeed.errors import Unavailable
-
-REQUEST_SECONDS_MAX = 2.0
+from livefeed.adapters.nats.jetstream_api import Answer, ask
 
 
 class _Consumer(msgspec.Struct):
@@ -21,13 +18,9 @@ class _State(msgspec.Struct):
     last_seq: int = 0
 
 
-class _Answer(msgspec.Struct):
+class _Answer(Answer):
     consumers: list[_Consumer] | None = None
     state: _State | None = None
-    error: dict[str, object] | None = None
-
-
-_decoder = msgspec.json.Decoder(_Answer)
 
 
 async def consumer_lag(connection: Connection, stream: str) -> dict[str, int]:
@@ -36,7 +29,7 @@ async def consumer_lag(connection: Connection, stream: str) -> dict[str, int]:
     Raises:
         Unavailable: When JetStream does not answer or the stream is missing.
     """
-    answer = await _ask(connection, "CONSUMER.LIST", stream)
+    answer = await ask(connection, f"CONSUMER.LIST.{stream}", {}, _Answer)
     return {
         consumer.name: consumer.num_pending + consumer.num_ack_pending
         for consumer in answer.consumers or []
@@ -49,17 +42,5 @@ async def last_sequence(connection: Connection, stream: str) -> int:
     Raises:
         Unavailable: As for `consumer_lag`.
     """
-    state = (await _ask(connection, "STREAM.INFO", stream)).state
+    state = (await ask(connection, f"STREAM.INFO.{stream}", {}, _Answer)).state
     return 0 if state is None else state.last_seq
-
-
-async def _ask(connection: Connection, what: str, stream: str) -> _Answer:
-    subject = f"$JS.API.{what}.{stream}"
-    try:
-        message = await connection.request(subject, b"{}", timeout=REQUEST_SECONDS_MAX)
-    except (NatsError, TimeoutError) as error:
-        raise Unavailable("nats", f"JetStream does not answer: {error}") from error
-    answer = _decoder.decode(message.data)
-    if answer.error is not None:
-        raise Unavailable("nats", f"{stream}: {answer.error.get('description')}")
-    return answer

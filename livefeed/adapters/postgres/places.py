@@ -22,6 +22,8 @@ left join feed_entry entry on entry.channel_id = channel.id
 order by given.number
 """
 
+# Whom `reconcile` may expect to have got an update for certain; prioritize, which is generous by
+# `FOLLOW_CLOCK_SECONDS_MAX`, asks with a statement of its own in `context.py`.
 _FOLLOWERS = """
 select follower from feed_follow
 where actor = $1 and follower > $2 and (ended is null or $3) and since <= $4

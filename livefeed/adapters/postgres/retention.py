@@ -205,6 +205,12 @@ where gone.actor = fallen.actor and gone.follower = fallen.follower
 returning true
 """
 
+_FORGET_REVOCATIONS = """
+delete from feed_revocation where ctid = any(array(
+    select ctid from feed_revocation where until < now() limit $1 for update skip locked
+)) returning true
+"""
+
 
 class Retention:
     """Trims channels and collects bodies, over the one session that holds the fleet's lock."""
@@ -256,7 +262,8 @@ class Retention:
     async def forget_gateways(self) -> int:
         """Delete the rows of gateways that were silent for long; from then on they count no more.
 
-        This and the two below are one step each, and return how many rows went, `rows_max` at most.
+        This and the others like it are one step each, and return how many rows went, at most
+        `rows_max`.
         """
         seconds = self._bounds.silent_seconds_max
         return await self._deleted(_FORGET_GATEWAYS, seconds, self._bounds.rows_max)
@@ -269,6 +276,10 @@ class Retention:
         """Delete follows that ended longer ago than the log remembers what they brought."""
         seconds = self._bounds.ended_seconds_max
         return await self._deleted(_FORGET_FOLLOWS, seconds, self._bounds.rows_max)
+
+    async def forget_revocations(self) -> int:
+        """Delete revocations that are over."""
+        return await self._deleted(_FORGET_REVOCATIONS, self._bounds.rows_max)
 
     async def _deleted(self, statement: str, *arguments: float) -> int:
         return len(await self._connection.fetch(statement, *arguments))

@@ -125,3 +125,14 @@ feed_presence = Table(
     Index("feed_presence_gateway", "gateway"),
     prefixes=["UNLOGGED"],
 )
+
+feed_revocation = Table(
+    "feed_revocation",
+    metadata,
+    Column("kind", Text, nullable=False, comment="user or token"),
+    Column("name", Text, nullable=False, comment="the user's id, or the token's jti"),
+    Column("revoked_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("until", DateTime(timezone=True), nullable=False, comment="then it is over"),
+    PrimaryKeyConstraint("kind", "name"),
+    CheckConstraint("kind in ('user', 'token')", name="feed_revocation_kind"),
+)

@@ -1,6 +1,6 @@
 """Clients that break the rules of WebSockets or of HTTP: each gets its answer, no other suffers.
 
-The faults and their answers are data in tests/attacks.py, and tables in docs/protocol.md.
+The faults and their answers are data in tests/wire_faults.py, and tables in docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from tests.attacks import (
+from tests.servers import Stack, until
+from tests.wire_faults import (
     ALLOWED_ORIGIN,
     FIN,
     FRAMES,
@@ -25,7 +26,6 @@ from tests.attacks import (
     frame_answer,
     handshake_answer,
 )
-from tests.servers import Stack, until
 
 MIB = 1024 * 1024
 WIRES = ("guarded", "stock")

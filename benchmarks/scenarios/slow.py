@@ -1,0 +1,144 @@
+"""Whether clients that do not read, or that nobody looks at, are a problem for the others."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.clients import Manner, Manners
+from benchmarks.load import Load, Meter, Outcome
+from benchmarks.measure import growth
+from benchmarks.report import Goal, Report, merged
+from benchmarks.scenario import Options, Scenario
+from benchmarks.stack import Stack
+from benchmarks.traffic import Traffic
+from livefeed.limits import MIB
+
+NAME: Final = "slow"
+RATIO_GOAL: Final = Goal("≤", 1.1)
+GROWTH_GOAL: Final = Goal("≤", 4)
+FRAMES_GOAL: Final = Goal("≤", 10)
+MANNERS: Final[tuple[Manner, ...]] = ("stalls", "trickles", "reads", "hides")
+"""Of the clients that are told of much: one never reads, one reads a byte a second, one reads all,
+and the others are hidden tabs of the same users."""
+SLOW_USERS: Final = 3
+SAMPLE_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Normal clients, hidden tabs, and what is published for both."""
+
+    connections: int = 1_000
+    per_second: int = 700
+    hidden: int = 100
+    slow_per_second: int = 300
+    """Of their three users together."""
+    seconds: float = 30.0
+    """Of each of the three measurements."""
+    warm_up_seconds: float = 5.0
+
+
+QUICK: Final = Sizes(
+    connections=50, per_second=50, hidden=10, slow_per_second=100, seconds=8.0, warm_up_seconds=2.0
+)
+
+
+async def run(options: Options) -> Report:
+    """Measure normal clients without the others, with them, and without them again."""
+    sizes = options.sized(QUICK if options.quick else Sizes())
+    report = Report(NAME)
+    normal = Traffic(seed=2 * options.seed, users=sizes.connections)
+    options.say("starting the servers")
+    settings = {"connections_per_user_max": sizes.hidden + SLOW_USERS, **options.settings(sizes)}
+    async with Stack(settings=settings) as stack:
+        await stack.start_pool()
+        options.say(f"connecting {sizes.connections:,} clients")
+        async with Load(stack, normal, connections=sizes.connections) as load:
+            options.say("warming up")
+            await _publish(load, sizes, sizes.warm_up_seconds, recorded=False)
+            without = [await _without(load, sizes, options)]
+            busy, faults = await _with(stack, load, sizes, options, report)
+            without.append(await _without(load, sizes, options))
+            options.say("verifying every delivery")
+            report.faults = merged([faults, await load.judge()])
+    _add_latencies(report, without, busy)
+    report.add("seed", options.seed)
+    return report
+
+
+async def _without(load: Load, sizes: Sizes, options: Options) -> Outcome:
+    options.say("without slow clients")
+    return await _publish(load, sizes, sizes.seconds, recorded=True)
+
+
+async def _with(
+    stack: Stack, load: Load, sizes: Sizes, options: Options, report: Report
+) -> tuple[Outcome, dict[str, int]]:
+    """The normal clients beside the others, and the faults of the others."""
+    options.say("connecting slow clients and hidden tabs")
+    traffic = Traffic(seed=2 * options.seed + 1, users=SLOW_USERS)
+    async with Load(
+        stack, traffic, connections=SLOW_USERS + sizes.hidden, manners=Manners(MANNERS)
+    ) as slow:
+        options.say("with them")
+        meter = Meter(stack, load)
+        sampling = asyncio.create_task(_memory(stack))
+        count = round(sizes.seconds * sizes.slow_per_second)
+        busy, slow_outcome = await asyncio.gather(
+            _publish(load, sizes, sizes.seconds, recorded=True),
+            # Half of these clients do not take what comes: nobody waits for them yet.
+            slow.publish(count, per_second=sizes.slow_per_second, arrive_seconds=0.1),
+        )
+        percent = meter.percent()
+        sampling.cancel()
+        samples = await sampling
+        slow.behave()
+        outcome = await slow.publish(0, per_second=1, arrive_seconds=60)
+        faults = await slow.judge()
+    report.add("gateway_rss_growth_mib", _growth(samples), "MiB", GROWTH_GOAL)
+    report.add("frames_a_second_max", slow_outcome.frames_a_second, "", FRAMES_GOAL)
+    report.add("slow_deliveries_meanwhile", slow_outcome.deliveries)
+    report.add("slow_deliveries_afterwards", outcome.deliveries)
+    report.add("slow_reconnects", slow_outcome.reconnects + outcome.reconnects)
+    for role, value in percent.items():
+        report.add(f"cpu_percent_{role}", value, "% of a core")
+    report.notes += [*busy.notes(), *meter.notes(percent)]
+    return busy, faults
+
+
+async def _memory(stack: Stack) -> list[float]:
+    """The gateway's resident bytes, twice a second, until cancelled."""
+    samples: list[float] = []
+    try:
+        while True:
+            samples.append(float(stack.usage()["gateway"].rss_bytes))
+            await asyncio.sleep(SAMPLE_SECONDS)
+    except asyncio.CancelledError:
+        return samples
+
+
+async def _publish(load: Load, sizes: Sizes, seconds: float, *, recorded: bool) -> Outcome:
+    count = round(seconds * sizes.per_second)
+    return await load.publish(count, per_second=sizes.per_second, recorded=recorded)
+
+
+def _growth(samples: list[float]) -> float:
+    return round((growth(samples) or 0.0) / MIB, 2)
+
+
+def _add_latencies(report: Report, without: list[Outcome], busy: Outcome) -> None:
+    for percent in (99, 50):
+        alone = [outcome.latency.percentile(percent) * 1e3 for outcome in without]
+        mean = sum(alone) / len(alone)
+        beside = busy.latency.percentile(percent) * 1e3
+        goal = RATIO_GOAL if percent == 99 else None
+        report.add(f"p{percent}_ratio", round(beside / mean, 3), "", goal)
+        report.add(f"p{percent}_without_ms", round(mean, 3), "ms")
+        report.add(f"p{percent}_with_ms", round(beside, 3), "ms")
+
+
+SCENARIO: Final = Scenario(
+    NAME, "Normal clients beside some that never read and many that nobody looks at.", run
+)
