@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
 
+HANDED_OVER_SECONDS = 0.5
+"""How long a process that accepts no more answers handshakes before it drains."""
+
 
 class _Denials(logging.Filter):
     """Drops what uvicorn says of each handshake that the app refused with a status of its own."""
@@ -104,6 +107,8 @@ async def run_gateway(
         if doors.handed_over.is_set():
             for server in (*public.servers, *ops.servers):
                 server.close()
+            # Whoever was accepted just now is served, not refused.
+            await asyncio.sleep(HANDED_OVER_SECONDS)
         await gateway.drain(settings.drain_seconds)
         public.should_exit = True
         await serving
