@@ -39,6 +39,9 @@ async def test_clients_are_told_that_updates_may_be_late(
         for session in came:
             await told(session, realtime=False)
         if away == "nats":
+            # Nobody else has subscribed to what this one wants.
+            async with PollSession(stack, "bob") as stranger:
+                await stranger.until_caught_up()
             # It comes without a push: the log is looked at instead.
             came.append(await opened.enter_async_context(PollSession(stack, "alice")))
             await past_the_streams(own_servers)
