@@ -136,7 +136,7 @@ DEGRADED_AFTER_SECONDS: Final = 1.0
 """For how long NATS or the log has to be away before clients are told."""
 TOKEN_BYTES_MAX: Final = 8 * KIB
 """Longest token, checked before it is decoded."""
-CURSOR_BYTES_MAX: Final = 16 * KIB
+CURSOR_BYTES_MAX: Final = 4 * KIB
 """Longest cursor in a URL or in `Last-Event-ID`."""
 POLL_WAIT_SECONDS: Final = 25
 """How long a long poll waits when it does not say for how long."""

@@ -173,8 +173,8 @@ async def test_metadata_reaches_the_client(stack: Stack) -> None:
 
 async def test_a_token_that_runs_out_ends_every_door(stack: Stack) -> None:
     """4001 over a WebSocket and a stream; a long poll is answered, and the next one is 401."""
-    await stack.start_gateway()
-    token = stack.token("alice", exp=int(time.time()) - 3)
+    await stack.start_gateway(token_grace_seconds=1)
+    token = stack.token("alice", exp=int(time.time()) + 1)
     async with AsyncExitStack() as opened:
         sessions = [
             await opened.enter_async_context(door(stack, "alice", token=token)) for door in DOORS
