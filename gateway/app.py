@@ -16,9 +16,11 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth import Authenticator, offered_subprotocols
-from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.catch_up import CatchUp
 from gateway.connection import Connection
+from gateway.head_check import HeadCheck
 from gateway.hub import Hub
+from gateway.log_reader import LogReader
 from gateway.presence import Presence, PresenceReport
 from gateway.snapshots import parse_query, snapshot
 from gateway.socket import Socket

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gateway.connection import Connection, live_frame
+from gateway.connection import Connection
+from gateway.update_frames import live_frame
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
@@ -58,7 +59,12 @@ class Hub:
                 self._nats.unsubscribe_now(self._subscriptions.pop(subject))
 
     async def settle(self) -> None:
-        """Return when the server knows every subscription: later commits are pushed here."""
+        """Return when the server knows every subscription: later commits are pushed here.
+
+        While it is away nobody waits: when it is back, every position is compared with its head.
+        """
+        if not self._nats.is_connected:
+            return
         wanted = self._sent
         async with self._settling:
             if self._settled < wanted:

@@ -13,8 +13,10 @@ from starlette.applications import Starlette
 
 from gateway.app import Gateway, ops_app, public_app
 from gateway.auth import Authenticator
-from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.catch_up import CatchUp
+from gateway.head_check import HeadCheck
 from gateway.hub import Hub
+from gateway.log_reader import LogReader
 from gateway.presence import Presence, PresenceReport
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool

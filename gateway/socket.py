@@ -36,6 +36,11 @@ class Socket:
         """Whether more may be sent now."""
         return not self._full and not self.closed
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that were sent and are not written yet."""
+        return self._bytes
+
     async def room(self) -> None:
         """Return when there is room: who does not read what we answer is not listened to."""
         await self._room.wait()
@@ -50,14 +55,19 @@ class Socket:
             self._full = True
             self._room.clear()
         if self._bytes >= OUTBOX_BYTES_LIMIT:
-            self._outbox.clear()
-            self.close(CloseCode.TOO_SLOW, "come back")
+            self.cut(CloseCode.TOO_SLOW, "come back")
         self._wake.set()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what is in the outbox."""
         self._close = self._close or (int(code), reason)
         self._wake.set()
+
+    def cut(self, code: CloseCode, reason: str) -> None:
+        """Close without what is in the outbox: who does not read it has to come back for it."""
+        self._bytes -= sum(map(_size, self._outbox))
+        self._outbox.clear()
+        self.close(code, reason)
 
     async def write(self) -> None:
         """Write until the connection ends; the connection's own task runs this."""
