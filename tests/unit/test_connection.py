@@ -22,7 +22,12 @@ from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page, StoredUpdate
 from livefeed.cursor import client_epoch
 from livefeed.errors import Refused
-from livefeed.limits import FRAMES_A_SECOND_MAX, HIDDEN_FRAME_SECONDS, HIDDEN_FRAMES_BURST
+from livefeed.limits import (
+    FRAMES_A_SECOND_MAX,
+    FRAMES_BURST,
+    HIDDEN_FRAME_SECONDS,
+    HIDDEN_FRAMES_BURST,
+)
 from livefeed.messages import LiveChannel, public_update
 from livefeed.protocol import CursorField, Subscribe, decode_frame
 
@@ -357,13 +362,17 @@ def test_a_cursor_ahead_of_the_log_starts_again() -> None:
     """A forged position, or a log that lost its end, must not hide what comes."""
     world = quiet_world()
     world.connection.unsubscribe(["home"])
+    world.logs["topic:home"].write("a", 0)
     epoch = client_epoch("epoch1", USER)
     world.connection.subscribe(["home"], CursorField(epoch, {"me/home": 99}))
-    assert ("user:alice/home", 99) in world.asked
-    world.answer_all()
-    reset, *_, last = world.frames[-2:]
-    assert (reset["type"], last["type"]) == ("reset", "caught_up")
-    assert reset["reason"] == "position_ahead"
+    assert world.asked == [("topic:home", 0), ("user:alice/home", 99)]
+    before = len(world.frames)
+    world.answer_whole()
+    (reset,) = world.frames[before:]
+    assert (reset["type"], reset["reason"]) == ("reset", "position_ahead")
+    assert world.asked == [("topic:home", 0), ("user:alice/home", 0)]
+    world.answer_whole()
+    assert [frame["type"] for frame in world.frames[before + 1 :]] == ["feed_updates", "caught_up"]
 
 
 def pushed(world: World, item: str) -> None:
@@ -390,6 +399,20 @@ def test_what_exceeds_the_budget_comes_in_one_frame() -> None:
     assert len(live) < FRAMES_A_SECOND_MAX
     assert page["replay"]
     assert sorted(one["seq"] for one in page["updates"]) == [36, 37, 38, 39, 40]
+
+
+def test_a_turn_has_its_place_in_the_budget() -> None:
+    """While pages are under way live batches leave their frame its place."""
+    world = quiet_world()
+    world.logs["user:alice/home"].write("a", 0)
+    world.check_heads(quietly=True)
+    assert world.asked == [("user:alice/home", 0)]
+    before = len(world.frames)
+    for number in range(10):
+        pushed(world, f"item{number}")
+    assert len(updates_since(world, before)) == FRAMES_BURST - 1
+    world.answer_whole()
+    assert len(updates_since(world, before)) == FRAMES_BURST
 
 
 def test_several_channels_catch_up_in_one_frame() -> None:
