@@ -85,14 +85,12 @@ class Backlog:
             self.pace.hide(self._catch_ups.now())
 
     def takes_live(self) -> bool:
-        """Whether a live batch may be sent now; its frame is counted by `sent`."""
+        """Whether the frame of a live batch may be sent now; then it is counted."""
         # The frame of the turn that is under way has its place in the budget.
-        keep = 0 if self._turn is None else 1
-        now = self._catch_ups.now()
-        return self._connection.socket.has_room and self.pace.ready_at(now, keep) <= now
+        return self.pace.try_take(self._catch_ups.now(), 0 if self._turn is None else 1)
 
     def sent(self) -> None:
-        """A frame of updates was sent."""
+        """The frame of a turn was sent."""
         self.pace.take(self._catch_ups.now())
 
     def go_on(self) -> None:

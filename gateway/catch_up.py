@@ -46,6 +46,9 @@ Batch = dict[Place, list[Turn]]
 class CatchUp:
     """Answers connections that are behind."""
 
+    now = staticmethod(time.monotonic)
+    """The clock, in seconds."""
+
     def __init__(self, reader: LogReader, hub: Hub) -> None:
         self._reader = reader
         self._hub = hub
@@ -59,10 +62,6 @@ class CatchUp:
         """Halved by each failure: a read that takes too long together may pass in parts."""
         self.held = HeldPages()
         self.failures = 0
-
-    def now(self) -> float:
-        """The clock, in seconds."""
-        return time.monotonic()
 
     def request(self, turn: Turn) -> None:
         """Read the turn's pages, then call `connection.take`."""

@@ -164,11 +164,15 @@ class Connection:
             self.reset(epoch)
             return
         # Without room, or over the budget, the batch counts as lost: the log has it.
-        complete = batch.updates is not None and self._backlog.takes_live()
+        complete = (
+            batch.updates is not None
+            and position.continues(batch.start, batch.end)
+            and self.socket.has_room
+            and self._backlog.takes_live()
+        )
         verdict = position.live(batch.start, batch.end, complete=complete)
         if verdict is Verdict.SEND:
             self._floors[batch.channel] = batch.floor
-            self._backlog.sent()
             self.socket.send(frame())
         elif verdict is Verdict.CATCH_UP:
             self._backlog.add(batch.channel)

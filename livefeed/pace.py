@@ -36,11 +36,12 @@ HIDDEN: Final = Rate(HIDDEN_FRAMES_BURST, 1 / HIDDEN_FRAME_SECONDS)
 class Bucket:
     """A token bucket: a frame takes a token, and tokens come back with time."""
 
-    __slots__ = ("_at", "_rate", "_tokens")
+    __slots__ = ("_a_second", "_at", "_burst", "_tokens")
 
     def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
-        self._tokens = float(rate.burst)
+        self._burst: float = rate.burst
+        self._a_second = rate.a_second
+        self._tokens: float = rate.burst
         self._at = now
 
     def ready_at(self, now: float, keep: int = 0) -> float:
@@ -51,16 +52,25 @@ class Bucket:
             keep: Tokens that have to be left for somebody else.
         """
         lacking = 1 + keep - self._filled(now)
-        return now if lacking <= _ROUNDING else now + lacking / self._rate.a_second
+        return now if lacking <= _ROUNDING else now + lacking / self._a_second
 
     def take(self, now: float) -> None:
         """A frame is sent."""
         self._tokens = self._filled(now) - 1
         self._at = now
 
+    def try_take(self, now: float, keep: int) -> bool:
+        """Take a token if there is one to spare; written out, for every live frame asks it."""
+        tokens = self._tokens + (now - self._at) * self._a_second
+        tokens = min(tokens, self._burst)
+        if tokens < 1 + keep - _ROUNDING:
+            return False
+        self._tokens = tokens - 1
+        self._at = now
+        return True
+
     def _filled(self, now: float) -> float:
-        grown = self._tokens + (now - self._at) * self._rate.a_second
-        return min(grown, float(self._rate.burst))
+        return min(self._tokens + (now - self._at) * self._a_second, self._burst)
 
 
 class Pace:
@@ -89,6 +99,15 @@ class Pace:
         """When a frame of updates may be sent, `keep` more staying possible: now or later."""
         at = self._all.ready_at(now, keep)
         return at if self._hidden is None else max(at, self._hidden.ready_at(now, keep))
+
+    def try_take(self, now: float, keep: int) -> bool:
+        """Whether a frame of updates may be sent now, `keep` more staying possible; then it is."""
+        if self._hidden is not None and self._hidden.ready_at(now, keep) > now:
+            return False
+        taken = self._all.try_take(now, keep)
+        if taken and self._hidden is not None:
+            self._hidden.take(now)
+        return taken
 
     def take(self, now: float) -> None:
         """A frame of updates is sent."""
