@@ -19,15 +19,17 @@ from gateway.admission import Admission
 from gateway.app import Asgi, Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.authorizer import Authorize, Authorizer
-from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.catch_up import CatchUp
 from gateway.connection import Connection
 from gateway.degraded import Degraded
 from gateway.drain import Lifetimes, drain
 from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
+from gateway.head_check import HeadCheck
 from gateway.hub import Hub
 from gateway.listening import Doors, listen
 from gateway.load_level import Load
+from gateway.log_reader import LogReader
 from gateway.presence import Presence, PresenceReport
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport

@@ -122,8 +122,25 @@ INBOUND_COST_BYTES: Final = 128
 work too."""
 INBOUND_FRAGMENTS_MAX: Final = 64
 """Most fragments of one message from a client."""
-PAGES_OUTSTANDING_MAX: Final = 4
-"""Pages of the log that one connection may wait for at once."""
+TURN_CHANNELS_MAX: Final = 16
+"""Channels that one connection catches up in at once: their pages share the bytes of one, and go
+into one frame."""
+PAGES_HELD_BYTES_MAX: Final = 256 * MIB
+"""Bytes of pages that clients of one gateway have been given and not read; above it no further page
+is read, and who has read nothing for a while is closed with "come back"."""
+PAGES_HELD_SECONDS_MAX: Final = 5.0
+"""That while."""
+REPLICA_SECONDS_MAX: Final = 1.0
+"""How long a catch-up waits for the replica before it asks the primary."""
+FRAMES_A_SECOND_MAX: Final = 10
+"""Most frames of updates to one connection in any second; what does not fit comes from the log, in
+one frame."""
+FRAMES_BURST: Final = 4
+"""As many of them may follow each other at once; the others come one by one."""
+HIDDEN_FRAME_SECONDS: Final = 10.0
+"""A connection that nobody looks at is sent a frame of updates this seldom."""
+HIDDEN_FRAMES_BURST: Final = 4
+"""As many of them may follow each other at once when there was nothing to send for long."""
 GATHERED_BYTES_MAX: Final = 16 * MIB
 """Most bytes of one gathered read: its channels share them."""
 HEAD_CHECK_SECONDS: Final = 15.0
