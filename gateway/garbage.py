@@ -12,9 +12,9 @@ import gc
 from collections.abc import Callable
 from typing import Final
 
-LOOK_SECONDS: Final = 0.25
-YOUNG_OBJECTS: Final = 10_000
-MIDDLE_COLLECTIONS: Final = 5
+LOOK_SECONDS: Final = 0.1
+YOUNG_OBJECTS: Final = 5_000
+MIDDLE_COLLECTIONS: Final = 2
 NEVER: Final = 1_000_000
 LEFT_SHARE: Final = 8
 MANY: Final = 1_000

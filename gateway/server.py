@@ -48,6 +48,9 @@ CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
 REFUSALS = ("without completing handshake", "Invalid HTTP request", "Unsupported upgrade")
 
+HANDED_OVER_SECONDS = 0.5
+"""How long a process that accepts no more answers handshakes before it drains."""
+
 
 class Access(NamedTuple):
     """What whoever runs this gateway brings along."""
@@ -162,6 +165,8 @@ async def run_gateway(
         if doors.handed_over.is_set():
             for server in (*public.servers, *ops.servers):
                 server.close()
+            # Whoever was accepted just now is served, not refused.
+            await asyncio.sleep(HANDED_OVER_SECONDS)
         await drain(
             gateway, wait_seconds=settings.drain_wait_seconds, seconds=settings.drain_seconds
         )

@@ -18,7 +18,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from gateway.frames import EXTENSION
 from gateway.primitives import Gate, Inbox
-from livefeed.allowance import Allowance
+from livefeed.admission import TokenBucket
 from livefeed.errors import Misconfigured
 from livefeed.limits import (
     CLOSING_SECONDS_MAX,
@@ -76,7 +76,7 @@ class GuardedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return  # Read, so that the answer is not lost to a reset; and not looked at.
-        if not self._allowance.spend(len(data) + INBOUND_COST_BYTES, self.loop.time()):
+        if not self._allowance.take(self.loop.time(), len(data) + INBOUND_COST_BYTES):
             self.transport.abort()
             return
         if self._head_deadline is not None:
@@ -215,8 +215,10 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.accept":
-            # The app has read the head; it would be a tenth of what a connection takes.
+            # The app has read the head; it would be a third of a connection's objects. The parser
+            # still holds the request.
             self.scope["headers"].clear()  # type: ignore[attr-defined]  # uvicorn makes a list
+            self.request.headers.clear()
             del self.request, self.response
 
     def shutdown(self) -> None:
@@ -306,7 +308,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     # Inside.
 
     def _may_send(self, cost: int) -> bool:
-        if self._deaf or self._allowance.spend(cost, self.loop.time()):
+        if self._deaf or self._allowance.take(self.loop.time(), cost):
             return not self._deaf
         self._fail(POLICY_VIOLATION, "too much at once")
         self.transport.pause_reading()
@@ -358,5 +360,5 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             self._last_moment = moment
 
 
-def _allowance(loop: asyncio.AbstractEventLoop) -> Allowance:
-    return Allowance(INBOUND_BYTES_PER_SECOND, INBOUND_BURST_BYTES, loop.time())
+def _allowance(loop: asyncio.AbstractEventLoop) -> TokenBucket:
+    return TokenBucket(INBOUND_BYTES_PER_SECOND, INBOUND_BURST_BYTES, loop.time())

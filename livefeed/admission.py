@@ -34,11 +34,11 @@ def retry_after_seconds(code: str, chance: float) -> int:
 
 
 class TokenBucket:
-    """Lets through so many a second, and at once as many as were not used before.
+    """Lets through so much a second, and at once as much as was not used before.
 
     Args:
-        rate: How many a second.
-        burst: How many at once, after a silence.
+        rate: How much a second.
+        burst: How much at once, after a silence.
         now: Seconds of any one clock.
     """
 
@@ -50,13 +50,13 @@ class TokenBucket:
         self._left = burst
         self._at = now
 
-    def take(self, now: float) -> bool:
-        """Whether one more may pass now."""
+    def take(self, now: float, cost: float = 1) -> bool:
+        """Whether one more may pass now, or what costs as much as several."""
         self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
         self._at = now
-        if self._left < 1:
+        if self._left < cost:
             return False
-        self._left -= 1
+        self._left -= cost
         return True
 
 

@@ -249,7 +249,8 @@ class RawClient:
         """Handshake, and read the first frame."""
         await self.connect()
         await self.send(self.head().encode())
-        await self.reader.readuntil(b"\r\n\r\n")
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        assert b" 101 " in head, head
         await self.frame()
 
     async def frame(self) -> tuple[int, bytes]:

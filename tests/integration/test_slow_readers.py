@@ -5,11 +5,14 @@ import json
 from typing import Any
 
 import psutil
+import pytest
 from websockets.asyncio.client import connect
 
 from tests.servers import Stack, until, update
 
 MIB = 1024 * 1024
+WIRES = pytest.mark.parametrize("wire", ["guarded", "stock"])
+"""Both writers: over the frame extension, and over plain ASGI."""
 
 
 def bare(stack: Stack, user: str) -> connect:
@@ -19,9 +22,10 @@ def bare(stack: Stack, user: str) -> connect:
     return connect(url, additional_headers=headers, max_queue=1, compression=None)
 
 
-async def test_a_reader_that_pauses_gets_everything(stack: Stack) -> None:
+@WIRES
+async def test_a_reader_that_pauses_gets_everything(stack: Stack, wire: str) -> None:
     """It stops reading while it catches up, reads on, and ends with the log."""
-    await stack.start_gateway()
+    await stack.start_gateway(gateway_wire=wire)
     await stack.start_pool()
     content = [{"id": f"p{number}", "x": "x" * 60_000} for number in range(8)]
     for part in range(15):
@@ -93,9 +97,10 @@ async def test_many_feeds_far_behind_fill_no_memory(stack: Stack) -> None:
     assert grown < 60 * MIB, f"{grown / MIB:.0f} MiB"
 
 
-async def test_a_reader_that_is_gone_is_forgotten(stack: Stack) -> None:
+@WIRES
+async def test_a_reader_that_is_gone_is_forgotten(stack: Stack, wire: str) -> None:
     """Connections that break off leave nothing behind."""
-    gateway = await stack.start_gateway()
+    gateway = await stack.start_gateway(gateway_wire=wire)
     for _ in range(20):
         socket = await bare(stack, "alice")
         socket.transport.abort()

@@ -114,3 +114,24 @@ async def test_floods_fill_no_memory_and_stall_nobody(stack: Stack) -> None:
             client.abort()
     assert process.memory_info().rss - before < 20 * MIB
     assert max(other.latencies) < 2, "seconds: without guards it was twelve"
+
+
+async def test_connections_that_end_leave_no_memory(stack: Stack) -> None:
+    """What the collector is kept from looking at comes apart by itself when a client goes."""
+    gateway = await stack.start_gateway(user_connections_max=1_000)
+    process = psutil.Process(gateway.pid)
+    token = stack.token("alice")
+
+    async def come_and_go() -> None:
+        clients = [RawClient(stack.url, token) for _ in range(100)]
+        await asyncio.gather(*(client.open() for client in clients))
+        for client in clients:
+            client.abort()
+
+    for _ in range(5):
+        await come_and_go()
+    before = process.memory_info().rss
+    for _ in range(15):
+        await come_and_go()
+    # 1,500 connections that stayed would be 20 MiB.
+    assert process.memory_info().rss - before < 6 * MIB

@@ -48,6 +48,16 @@ def test_a_bucket_never_lets_more_through_than_it_may(times: list[float]) -> Non
         assert passed <= 5 + 2 * now + 1e-6
 
 
+@given(steps=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 3)), max_size=50))
+def test_a_bucket_counts_what_each_costs(steps: list[tuple[float, float]]) -> None:
+    """What passed is at most the burst and the rate times the time, whatever each cost."""
+    bucket, now, passed = TokenBucket(10, 100, 0.0), 0.0, 0.0
+    for cost, wait in steps:
+        now += wait
+        passed += cost if bucket.take(now, cost) else 0
+        assert passed <= 100 + 10 * now + 1e-6
+
+
 @given(names=st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=50))
 def test_counts_remember_only_what_is_there(names: list[tuple[bool, str]]) -> None:
     """Like a bag; a name that nobody has takes no room."""
