@@ -47,6 +47,7 @@ class Summary:
     gateways_deleted: int = 0
     presence_deleted: int = 0
     follows_deleted: int = 0
+    seen_deleted: int = 0
     revocations_deleted: int = 0
     channels: int = 0
     floors_raised: int = 0
@@ -174,11 +175,12 @@ class Retain:
         return await first_younger(self._connection, stream, keep_seconds)
 
     async def _expire(self, retention: Retention) -> None:
-        """What silent gateways have reported, old ended follows, and revocations that are over."""
+        """What silent gateways reported, and follows, markers and revocations that are over."""
         summary = self.summary
         summary.gateways_deleted += await retention.forget_gateways()
         summary.presence_deleted += await self._until_short(retention.forget_presence)
         summary.follows_deleted += await self._until_short(retention.forget_follows)
+        summary.seen_deleted += await self._until_short(retention.forget_seen)
         summary.revocations_deleted += await self._until_short(retention.forget_revocations)
 
     async def _until_short(self, step: Callable[[], Awaitable[int]]) -> int:

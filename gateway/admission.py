@@ -16,6 +16,7 @@ from gateway.authorizer import Authorizer
 from livefeed.access import Principal
 from livefeed.admission import Counts, TokenBucket, address_key, client_address
 from livefeed.errors import AccessRefused, Overloaded, Refused, Unavailable
+from livefeed.filters import Types, parse_types
 from livefeed.identity import is_feed
 from livefeed.limits import ACCEPT_BURST_SECONDS
 from livefeed.protocol import ERRORS, FEEDS_MAX
@@ -35,6 +36,8 @@ class Visitor:
     feeds: list[str]
     refused: dict[str, str]
     """What the authorizer says of some of them: error codes by feed."""
+    types: Types
+    """Of the updates that are wanted."""
 
 
 class Admission:
@@ -127,13 +130,14 @@ class Admission:
             raise AccessRefused("origin_forbidden", ERRORS["origin_forbidden"])
         principal = await self._authenticator.principal(request)
         feeds = _feeds_of(request)
+        types = parse_types(request.query_params.get("types"))
         allowed = [feed for feed in feeds if principal.may_follow(feed)]
         refused = await self._authorizer.refusals(principal, allowed)
         if feeds and len(refused) == len(allowed):
             if "unavailable" in refused.values():
                 raise Unavailable("authorizer", "it does not say which feeds are allowed")
             raise AccessRefused("feed_forbidden", ERRORS["feed_forbidden"])
-        return Visitor(principal, feeds, refused)
+        return Visitor(principal, feeds, refused, types)
 
     def _warn(self, code: str, sentence: str) -> None:
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The gateway's doors: WebSocket and snapshot; on a port of their own, health and readiness."""
+"""The gateway's doors; on a port of their own, health and readiness."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -20,19 +23,23 @@ from gateway.auth import Authenticator
 from gateway.authorizer import Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
+from gateway.degraded import Degraded
+from gateway.door import feed_of
 from gateway.drain import Lifetimes
+from gateway.events import events
 from gateway.fleet import Fleet
 from gateway.hub import Hub
 from gateway.load_level import Load
+from gateway.long_poll import updates
 from gateway.presence import Presence, PresenceReport
 from gateway.refusals import refusal
 from gateway.revocations import RevocationWatch
+from gateway.seen import SeenReport
 from gateway.sessions import Sessions
 from gateway.snapshots import parse_query, snapshot
 from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
-from livefeed.errors import Refused, Unavailable
-from livefeed.identity import is_feed
+from livefeed.errors import Overloaded, Refused, Unavailable
 from livefeed.protocol import ERRORS, CloseCode
 
 logger = logging.getLogger(__name__)
@@ -53,6 +60,8 @@ class Gateway:
     head_check: HeadCheck
     presence: Presence
     presence_report: PresenceReport
+    degraded: Degraded
+    seen: SeenReport
     admission: Admission
     revocations: RevocationWatch
     sessions: Sessions
@@ -96,6 +105,8 @@ class Gateway:
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
+            tasks.create_task(self.degraded.run(), name="degraded")
+            tasks.create_task(self.seen.run(), name="seen")
             tasks.create_task(self.authenticator.run(), name="keys")
             tasks.create_task(self.lifetimes.run(), name="lifetimes")
             tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
@@ -125,17 +136,23 @@ class Gateway:
 def public_app(gateway: Gateway) -> Asgi:
     """The app that clients reach."""
 
-    async def feed(request: Request) -> Response:
-        return await _feed(gateway, request)
-
     async def websocket(_request: Request) -> Response:
         return refusal(Refused("upgrade_required", ERRORS["upgrade_required"]))
 
+    cross_origin = Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(gateway.authenticator.origins),
+        allow_headers=["Authorization", "Last-Event-ID"],
+        expose_headers=["Retry-After"],
+    )
     http = Starlette(
         routes=[
             Route("/v1/ws", websocket),
-            Route("/v1/feeds/{feed}", feed, methods=["GET"]),
-        ]
+            Route("/v1/feeds/{feed}", _Door(gateway, _feed), methods=["GET"]),
+            Route("/v1/feeds/{feed}/events", _Door(gateway, events), methods=["GET"]),
+            Route("/v1/feeds/{feed}/updates", _Door(gateway, updates), methods=["GET"]),
+        ],
+        middleware=[cross_origin],
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,16 +182,28 @@ def ops_app(gateway: Gateway) -> Starlette:
     return Starlette(routes=[Route("/healthz", health), Route("/readyz", readiness)])
 
 
-async def _feed(gateway: Gateway, request: Request) -> Response:
-    feed = request.path_params["feed"]
-    try:
-        principal = await gateway.authenticator.principal(request)
-        if not is_feed(feed):
-            raise Refused("feed_invalid", ERRORS["feed_invalid"])
-        await gateway.authorizer.require(principal, feed)
-        query = parse_query(request.query_params)
-        return JSONResponse(await snapshot(gateway.reader, principal, feed, query))
-    except (Refused, Unavailable) as error:
-        if isinstance(error, Unavailable):
-            logger.warning("a snapshot could not be read: %s", error)
-        return refusal(error)
+class _Door:
+    """One that is opened with GET: an ASGI application."""
+
+    def __init__(
+        self, gateway: Gateway, answer: Callable[[Gateway, Request, Send], Awaitable[None]]
+    ) -> None:
+        self._gateway: Final = gateway
+        self._answer: Final = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; nothing is refused any more when an answer has begun."""
+        try:
+            await self._answer(self._gateway, Request(scope, receive), send)
+        except (Refused, Overloaded, Unavailable) as error:
+            if isinstance(error, Unavailable):
+                logger.warning("%s is refused: %s", scope["path"], error)
+            await refusal(error)(scope, receive, send)
+
+
+async def _feed(gateway: Gateway, request: Request, send: Send) -> None:
+    principal = await gateway.authenticator.principal(request)
+    feed = await feed_of(gateway, request, principal)
+    query = parse_query(request.query_params)
+    answer = JSONResponse(await snapshot(gateway.reader, principal, feed, query))
+    await answer(request.scope, request.receive, send)

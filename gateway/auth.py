@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable
 
 from starlette.requests import HTTPConnection
@@ -33,7 +34,8 @@ class Authenticator:
         self._keys = keys
         self._verifier = TokenVerifier(settings, keys)
         self._feeds_default = settings.feeds_default
-        self._origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+        self.origins = {origin.rstrip("/").lower() for origin in settings.allowed_origins}
+        """Of pages that may connect, or `*`."""
 
     async def run(self) -> None:
         """Keep the keys at hand, until cancelled."""
@@ -60,14 +62,14 @@ class Authenticator:
     def allows_origin(self, request: HTTPConnection) -> bool:
         """Whether a page of this origin may connect; what sends no Origin is no browser."""
         origins = request.headers.getlist("origin")
-        if not origins or "*" in self._origins:
+        if not origins or "*" in self.origins:
             return True
         if len(origins) > 1:
             return False
         # Exact scheme, host and port: a prefix or suffix would let somebody else's host through.
         origin = origins[0].lower()
         same = origin in {f"http://{_host(request)}", f"https://{_host(request)}"}
-        return same or origin in self._origins
+        return same or origin in self.origins
 
 
 def offered_subprotocols(request: HTTPConnection) -> list[str]:
@@ -80,11 +82,24 @@ def _token_of(request: HTTPConnection) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
+    if scheme.lower() == "basic":
+        return _password_of(token)
     for offered in offered_subprotocols(request):
         if offered.startswith(BEARER_SUBPROTOCOL):
             return offered.removeprefix(BEARER_SUBPROTOCOL)
     detail = "send it as `Authorization: Bearer …` or as subprotocol `bearer.…`"
     raise AccessRefused("token_invalid", f"there is no token; {detail}")
+
+
+def _password_of(credentials: str) -> str:
+    """The token of a program that knows users and passwords only: the user is `bearer`."""
+    try:
+        user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+    except ValueError:
+        user, password = "", ""
+    if user != "bearer" or not password:
+        raise AccessRefused("token_invalid", "the user must be `bearer`, the password the token")
+    return password
 
 
 def _host(request: HTTPConnection) -> str:

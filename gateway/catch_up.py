@@ -10,14 +10,16 @@ import asyncio
 import functools
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
-from gateway.connection import Connection, page_frame
-from gateway.frames import Frame
+from gateway.connection import Connection
 from gateway.hub import Hub
+from gateway.update_frames import PageFrames, page_frame
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
+from livefeed.adapters.postgres.seen import furthest_seen
 from livefeed.errors import LivefeedError, Unavailable
 from livefeed.limits import (
     GATHERED_BYTES_MAX,
@@ -51,12 +53,15 @@ class LogReader:
         self._replica = replica
         self.epoch: str | None = None
         """The log's, as last read."""
+        self.failing = False
+        """Whether the last read of the primary failed."""
         self.replica_pages = 0
         self.primary_pages = 0
 
     async def heads(self, channels: Sequence[str]) -> Heads:
         """The heads at the primary; raises Unavailable."""
-        heads = await read_heads(self._primary, channels)
+        with self._noted():
+            heads = await read_heads(self._primary, channels)
         self.epoch = heads.epoch
         return heads
 
@@ -81,11 +86,25 @@ class LogReader:
             fresh |= dict(zip(stale, await self._from_primary(stale), strict=True))
         return [fresh[place] for place in places]
 
+    async def seen(self, user_id: str, channels: Sequence[str], epoch: str) -> dict[str, int]:
+        """How far any device of a user has shown channels; raises Unavailable."""
+        return await furthest_seen(self._primary, user_id, channels, epoch)
+
     async def _from_primary(self, places: Sequence[Place]) -> list[Page]:
         self.primary_pages += len(places)
-        pages = await read_pages(self._primary, places, bytes_max=_share(places))
+        with self._noted():
+            pages = await read_pages(self._primary, places, bytes_max=_share(places))
         self.epoch = pages[0].epoch
         return pages
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except Unavailable:
+            self.failing = True
+            raise
+        self.failing = False
 
 
 def _share(places: Sequence[Place]) -> int:
@@ -148,9 +167,9 @@ class CatchUp:
             self._reads.release()
         self._channels_max = min(GATHERED_CHANNELS_MAX, self._channels_max * 2)
         for ((_, after), asked), page in zip(batch.items(), pages, strict=True):
-            frame = functools.cache(functools.partial(page_frame, page, after))
+            frames = functools.cache(functools.partial(page_frame, page, after))
             for number, (connection, position) in enumerate(asked.items(), 1):
-                _give(connection, page, position, after, frame)
+                _give(connection, page, position, after, frames)
                 if number % CONNECTIONS_A_TURN == 0:
                     await asyncio.sleep(0)
 
@@ -171,10 +190,10 @@ class CatchUp:
 
 
 def _give(
-    connection: Connection, page: Page, position: Position, after: int, frame: Callable[[], Frame]
+    connection: Connection, page: Page, position: Position, after: int, frames: PageFrames
 ) -> None:
     try:
-        connection.page(page, position, after=after, frame=frame)
+        connection.page(page, position, after=after, frames=frames)
     except Exception:
         # One connection's trouble must not become the others'.
         logger.exception("a page could not be given to a connection")
@@ -187,6 +206,7 @@ class HeadCheck:
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
         self._due: dict[Connection, float] = {}
+        self._seconds = HEAD_CHECK_SECONDS
         self.found_behind = 0
 
     def add(self, connection: Connection) -> None:
@@ -204,6 +224,13 @@ class HeadCheck:
         for connection in self._due:
             self._due[connection] = now + random.random()
 
+    def every(self, seconds: float) -> None:
+        """Check every connection this often from now on."""
+        self._seconds = seconds
+        now = asyncio.get_running_loop().time()
+        for connection, due_at in self._due.items():
+            self._due[connection] = min(due_at, now + seconds * random.random())
+
     async def run(self) -> None:
         """Check for ever."""
         while True:
@@ -219,7 +246,7 @@ class HeadCheck:
             if connection in self._due:
                 # Spread by up to a tenth, so that what connected together does not stay together.
                 spread = 0.95 + random.random() / 10
-                self._due[connection] = now + HEAD_CHECK_SECONDS * spread
+                self._due[connection] = now + self._seconds * spread
         marks = {connection: connection.marks() for connection in connections}
         channels = {channel for one in marks.values() for channel in one.places}
         if not channels:

@@ -5,22 +5,23 @@ All decisions of order are `livefeed.position`'s; this class carries them out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from gateway.frames import Frame
 from gateway.socket import Socket
+from gateway.update_frames import LiveFrames, PageFrames, timestamp
 from livefeed import protocol
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page
-from livefeed.channel import channels_of, client_name, feed_of
+from livefeed.channel import channels_of, feed_of
 from livefeed.cursor import Cursor, client_epoch, resolve
 from livefeed.errors import Refused
+from livefeed.filters import ALL_TYPES, Types
 from livefeed.identity import is_feed
 from livefeed.limits import CONNECTION_FEEDS_MAX, PAGES_OUTSTANDING_MAX
-from livefeed.messages import LiveChannel, public_update
+from livefeed.messages import LiveChannel
 from livefeed.position import Position, Verdict
 
 NONE_REFUSED: Mapping[str, str] = {}
@@ -80,10 +81,13 @@ class Connection:
         epoch: str,
         catch_ups: CatchUps,
         subscriptions: Subscriptions,
+        types: Types = ALL_TYPES,
     ) -> None:
         self.id = connection_id
         self.principal = principal
         self.epoch = epoch
+        self.types = types
+        """The types of updates that it is sent."""
         self.socket: Socket
         self.visible = True
         """Whether anybody looks; it is sent everything either way."""
@@ -181,8 +185,8 @@ class Connection:
             self._warned = True
             self.error("token_expired", "the token ran out; refresh it, or be closed soon")
 
-    def live(self, epoch: str, batch: LiveChannel, frame: Callable[[], Frame]) -> None:
-        """Take a live batch of a channel; `frame` makes its frame, once for all connections."""
+    def live(self, epoch: str, batch: LiveChannel, frames: LiveFrames) -> None:
+        """Take a live batch of a channel."""
         position = self.positions.get(batch.channel)
         if position is None:
             return
@@ -193,8 +197,11 @@ class Connection:
         complete = batch.updates is not None and self.socket.has_room
         verdict = position.live(batch.start, batch.end, complete=complete)
         if verdict is Verdict.SEND:
-            self._floors[batch.channel] = batch.floor
-            self.socket.send(frame())
+            frame = frames(self.types)
+            # A floor that was not told stays to be told: by the next frame, or the head check.
+            if frame is not None:
+                self._floors[batch.channel] = batch.floor
+                self.socket.send(frame)
         elif verdict is Verdict.CATCH_UP:
             self._ask(batch.channel)
 
@@ -231,14 +238,14 @@ class Connection:
                 position.begin()
                 self._ask(channel)
 
-    def page(self, page: Page, asked: Position, *, after: int, frame: Callable[[], Frame]) -> None:
+    def page(self, page: Page, asked: Position, *, after: int, frames: PageFrames) -> None:
         """Take a page of the log.
 
         Args:
             page: The page.
             asked: The position that it was asked for.
             after: Where that was at the time.
-            frame: Makes its frame, once for all connections.
+            frames: Its frame for each filter, made once for all connections.
         """
         if self.positions.get(page.channel) is not asked or asked.position != after:
             return  # Unsubscribed or begun again meanwhile; a new request is under way.
@@ -248,13 +255,13 @@ class Connection:
         elif after > page.head:
             self._restart(page.channel, "position_ahead")
         else:
-            self._take(page, asked, after, frame)
+            self._take(page, asked, after, frames)
         self._go_on()
 
-    def _take(self, page: Page, position: Position, after: int, frame: Callable[[], Frame]) -> None:
+    def _take(self, page: Page, position: Position, after: int, frames: PageFrames) -> None:
         if page.updates or page.end > after or page.floor > self._floors.get(page.channel, 0):
             self._floors[page.channel] = page.floor
-            self.socket.send(frame())
+            self.socket.send(frames(self.types))
         if position.page(page.end, more=page.more):
             self._announce(feed_of(page.channel))
         elif page.end > after:
@@ -357,41 +364,3 @@ class Connection:
 
     def _send(self, frame: bytes) -> None:
         self.socket.send(Frame(frame))
-
-
-def timestamp() -> str:
-    """Now, as frames show it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def live_frame(batch: LiveChannel) -> Frame:
-    """The frame of a live batch: the same for every connection."""
-    name = client_name(batch.channel)
-    frame = protocol.feed_updates(
-        batch_id=f"{name}:{batch.start}-{batch.end}",
-        timestamp=timestamp(),
-        updates=[bytes(update) for update in batch.updates or []],
-        cursor={name: batch.end},
-        floor={name: batch.floor},
-        replay=False,
-        more=False,
-    )
-    return Frame(frame)
-
-
-def page_frame(page: Page, after: int) -> Frame:
-    """The frame of a page: the same for every connection that asked from there."""
-    name = client_name(page.channel)
-    frame = protocol.feed_updates(
-        batch_id=f"{name}:{after}-{page.end}",
-        timestamp=timestamp(),
-        updates=[
-            public_update(page.channel, one.seq, rank=one.rank, born=one.born, body=one.body)
-            for one in page.updates
-        ],
-        cursor={name: page.end},
-        floor={name: page.floor},
-        replay=True,
-        more=page.more,
-    )
-    return Frame(frame)

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gateway.connection import Connection, live_frame
+from gateway.connection import Connection
+from gateway.update_frames import live_frame
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
@@ -59,7 +60,12 @@ class Hub:
                 self._nats.unsubscribe_now(self._subscriptions.pop(subject))
 
     async def settle(self) -> None:
-        """Return when the server knows every subscription: later commits are pushed here."""
+        """Return when the server knows every subscription: later commits are pushed here.
+
+        Without a server nothing is pushed at all: heads are compared when it is back.
+        """
+        if not self._nats.is_connected:
+            return
         wanted = self._sent
         async with self._settling:
             if self._settled < wanted:
@@ -77,10 +83,10 @@ class Hub:
         self.batches += 1
         group = tuple(self._followers.get(subject.decode(), ()))
         for batch in message.channels:
-            # Made when the first connection wants it, once for all.
-            frame = functools.cache(functools.partial(live_frame, batch))
+            # Each made when the first connection wants it, once for all with the same filter.
+            frames = functools.cache(functools.partial(live_frame, batch))
             for connection in group:
-                connection.live(message.epoch, batch, frame)
+                connection.live(message.epoch, batch, frames)
 
 
 def _subjects(connection: Connection, feed: str) -> tuple[str, str]:

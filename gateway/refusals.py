@@ -22,6 +22,8 @@ STATUS: Final[Mapping[str, int]] = {
     "feed_invalid": 400,
     "too_many_feeds": 400,
     "parameter_invalid": 400,
+    "cursor_invalid": 400,
+    "cursor_foreign": 400,
     "upgrade_required": 426,
     "too_many_connections": 429,
     "draining": 503,

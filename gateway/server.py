@@ -21,6 +21,7 @@ from gateway.auth import Authenticator
 from gateway.authorizer import Authorize, Authorizer
 from gateway.catch_up import CatchUp, HeadCheck, LogReader
 from gateway.connection import Connection
+from gateway.degraded import Degraded
 from gateway.drain import Lifetimes, drain
 from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
@@ -29,6 +30,7 @@ from gateway.listening import Doors, listen
 from gateway.load_level import Load
 from gateway.presence import Presence, PresenceReport
 from gateway.revocations import RevocationWatch
+from gateway.seen import SeenReport
 from gateway.sessions import Sessions
 from gateway.wire import GuardedHttp, GuardedWebSocket, check_uvicorn
 from livefeed.adapters.key_set import KeySet
@@ -93,7 +95,7 @@ def build_gateway(
     """Put the parts together."""
     name = secrets.token_hex(8)
     reader = LogReader(primary, replica)
-    hub, presence = Hub(nats), Presence()
+    hub, presence, head_check = Hub(nats), Presence(), HeadCheck(reader)
     connections: set[Connection] = set()
     revocations = RevocationWatch(nats, primary)
     authenticator = Authenticator(settings, revocations.check, access.keys)
@@ -108,9 +110,11 @@ def build_gateway(
         reader=reader,
         hub=hub,
         catch_up=CatchUp(reader, hub),
-        head_check=HeadCheck(reader),
+        head_check=head_check,
         presence=presence,
         presence_report=PresenceReport(presence, PresenceTable(primary)),
+        degraded=Degraded(nats, reader, head_check, connections),
+        seen=SeenReport(primary),
         admission=Admission(settings, authenticator, authorizer),
         revocations=revocations,
         sessions=Sessions(nats, name, settings.connections_per_user_max),

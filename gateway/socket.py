@@ -53,6 +53,18 @@ class Socket(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """What an outbox is emptied into: a WebSocket, or a stream of events."""
+
+    async def send_text(self, data: str) -> None:
+        """Write one message; returns when there is room for another."""
+        ...
+
+    async def close(self, code: int, reason: str | None) -> None:
+        """End it."""
+        ...
+
+
 def open_socket(websocket: WebSocket, *, on_room: Callable[[], None]) -> Socket:
     """The writer of a WebSocket that was accepted."""
     # Taken out: the scope, which the server holds, would hold the server in turn.
@@ -118,8 +130,8 @@ class DirectSocket:
 class OutboxSocket:
     """Queues frames for a task of its own, which sends them over ASGI."""
 
-    def __init__(self, websocket: WebSocket, *, on_room: Callable[[], None]) -> None:
-        self._websocket = websocket
+    def __init__(self, sink: Sink, *, on_room: Callable[[], None]) -> None:
+        self._sink = sink
         self._on_room = on_room
         self._outbox: deque[Frame] = deque()
         self._bytes = 0
@@ -171,7 +183,7 @@ class OutboxSocket:
                 self._wake.clear()
                 await self._write_outbox()
             code, reason = self._close
-            await self._websocket.close(code, reason)
+            await self._sink.close(code, reason)
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass  # The client is gone; whoever reads from it knows.
         finally:
@@ -182,7 +194,7 @@ class OutboxSocket:
     async def _write_outbox(self) -> None:
         while self._outbox:
             frame = self._outbox.popleft()
-            await self._websocket.send_text(frame.payload.decode())
+            await self._sink.send_text(frame.payload.decode())
             self._bytes -= frame.payload_bytes
             if self._full and self._bytes < OUTBOX_BYTES_MAX // 2:
                 self._full = False

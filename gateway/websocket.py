@@ -23,6 +23,7 @@ from livefeed.protocol import (
     SUBPROTOCOL,
     CloseCode,
     Refresh,
+    Seen,
     Subscribe,
     Unsubscribe,
     Visibility,
@@ -62,11 +63,13 @@ async def _stay(gateway: Gateway, websocket: WebSocket, visitor: Visitor, epoch:
         epoch=epoch,
         catch_ups=gateway.catch_up,
         subscriptions=gateway.hub,
+        types=visitor.types,
     )
     connection.socket = open_socket(websocket, on_room=connection.has_room)
     gateway.joined(connection)
     try:
         connection.establish(visitor.feeds, visitor.refused)
+        gateway.degraded.greet(connection)
         gateway.head_check.add(connection)
         await _read(gateway, websocket, connection)
     except WebSocketDisconnect:
@@ -123,4 +126,5 @@ async def _carry_out(gateway: Gateway, connection: Connection, text: str) -> Non
         gateway.lifetimes.refreshed(connection)
     elif isinstance(frame, Visibility):
         connection.visible = frame.state == "visible"
-    # `seen` is a hint; nothing here depends on it yet.
+    elif isinstance(frame, Seen):
+        gateway.seen.note(connection, frame)

@@ -37,6 +37,11 @@ def client_name(channel: str) -> str:
     return "all/" + channel[len("topic:") :]
 
 
+def feed_of_client_name(name: str) -> str:
+    """The feed of a channel as a client names it."""
+    return name.partition("/")[2]
+
+
 def from_client_name(name: str, user_id: str) -> str | None:
     """The channel that a client's name means for a user, or None if it is not a name."""
     scope, slash, feed = name.partition("/")

@@ -26,6 +26,7 @@ class FeedItem:
     rank: float
     seq: int
     """The higher of its two facets' seqs."""
+    content_seq: int
     update: dict[str, Any]
     """The newest update of its content, as stored."""
     engagement: dict[str, Any] | None
@@ -73,6 +74,7 @@ def items_of(
             identifier,
             rank,
             max(seq, engagements[identifier][0]) if identifier in engagements else seq,
+            seq,
             update,
             engagements[identifier][1] if identifier in engagements else None,
         )

@@ -75,8 +75,9 @@ BODY_COLLECT_SECONDS: Final = 3_600
 """How often bodies are collected, on average: it walks over every entry."""
 PAGE_ENTRIES_MAX: Final = 200
 """Most entries of one channel in one catch-up page."""
-PAGE_BYTES_MAX: Final = 1 * MIB
-"""Most bytes of one channel in one catch-up page; at least one entry is always read."""
+PAGE_BYTES_MAX: Final = 960 * KIB
+"""Most bytes of one channel in one catch-up page; at least one entry is always read. With places
+and names its frame is below 1 MiB, the most that WebSocket libraries take unless told otherwise."""
 GATHERED_CHANNELS_MAX: Final = 256
 """Most channels in one gathered read."""
 DEAD_LETTER_AGE_SECONDS_MAX: Final = 21 * 86_400
@@ -129,8 +130,28 @@ HEAD_CHECK_SECONDS: Final = 15.0
 """How often a connection's positions are compared with the heads, spread over connections."""
 HEAD_CHECK_FIRST_SECONDS: Final = 1.0
 """The first head check after a connect."""
+HEAD_CHECK_DEGRADED_SECONDS: Final = 3.0
+"""The same while pushes cannot come: how late updates are then, at the most."""
+DEGRADED_AFTER_SECONDS: Final = 1.0
+"""For how long NATS or the log has to be away before clients are told."""
 TOKEN_BYTES_MAX: Final = 8 * KIB
 """Longest token, checked before it is decoded."""
+CURSOR_BYTES_MAX: Final = 16 * KIB
+"""Longest cursor in a URL or in `Last-Event-ID`."""
+POLL_WAIT_SECONDS: Final = 25
+"""How long a long poll waits when it does not say for how long."""
+POLL_WAIT_SECONDS_MAX: Final = 30
+"""The longest wait of a long poll."""
+POLL_READ_SECONDS_MAX: Final = 10
+"""How long a long poll waits for the log, however short its own wait is."""
+SEEN_SECONDS: Final = 1.0
+"""How long a gateway gathers `seen` frames before it writes them."""
+SEEN_ROWS_MAX: Final = 1_000
+"""Markers that one statement of a gateway writes."""
+SEEN_WAITING_MAX: Final = 100_000
+"""Markers that wait in a gateway while they cannot be written; more are dropped."""
+SEEN_DEVICES_MAX: Final = 16
+"""Devices of a user whose markers are kept in a channel; those that are furthest stay."""
 KEYS_SECONDS: Final = 300.0
 """How often the keys of LIVEFEED_JWKS_URL are read again."""
 KEYS_PAUSE_SECONDS: Final = 10.0

@@ -31,7 +31,8 @@ def command(user: str, feed: str, *, as_json: bool, url: str | None, token: str 
     snapshot: Snapshot = run(_fetch(address, held, name))
     if as_json:
         items = [flat(item) for item in snapshot.items]
-        click.echo(json.dumps({"items": items, "cursor": str(snapshot.cursor)}))
+        answer = {"items": items, "cursor": str(snapshot.cursor), "unread": snapshot.unread}
+        click.echo(json.dumps(answer))
         return
     _print_table(snapshot)
 
@@ -65,4 +66,4 @@ def _print_table(snapshot: Snapshot) -> None:
         fields = flat(item)
         click.echo(f"{item.timestamp:<27}  {name:<{width}}  {short_content(fields)}")
     items = "1 item" if len(names) == 1 else f"{len(names)} items"
-    click.echo(f"{items}, cursor {snapshot.cursor}")
+    click.echo(f"{items}, {snapshot.unread} unread, cursor {snapshot.cursor}")

@@ -9,7 +9,7 @@ import httpx
 from livefeed.cursor import client_epoch
 from livefeed.limits import CONNECTION_FEEDS_MAX, INBOUND_FRAME_BYTES_MAX
 from livefeed.protocol import FEEDS_MAX
-from tests.attacks import assert_same_rows, attacker, bystander, table
+from tests.bystander import assert_same_rows, attacker, bystander, table
 from tests.servers import Stack
 
 HIDDEN = '{"type":"visibility","state":"hidden"}'

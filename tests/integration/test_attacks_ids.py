@@ -8,7 +8,7 @@ import pytest
 from livefeed.errors import UpdateRefused
 from livefeed.identity import token
 from livefeed.update import parse_update
-from tests.attacks import assert_same_rows, attacker, bystander, table
+from tests.bystander import assert_same_rows, attacker, bystander, table
 from tests.servers import Stack, until, update
 
 IDS = {

@@ -13,11 +13,12 @@ import httpx
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from tests.attacks import assert_same_rows, bystander, table
+from tests.bystander import assert_same_rows, bystander, table
 from tests.key_server import KeyServer, jwk, jwks, rsa_key
 from tests.servers import Stack
 
 CURRENT, NEXT, ROTATED = rsa_key("current"), rsa_key("next"), rsa_key("rotated")
+REVOKED = "stolen-1"
 AUDIENCE, ISSUER = "livefeed", "https://issuer.example"
 UPGRADE = {
     "Connection": "Upgrade",
@@ -163,6 +164,7 @@ def attacks(forge: Forge) -> dict[str, list[str]]:
             forge.token(sign=hs256(b"secret"), alg="HS256"),
         ],
         "an empty key": [forge.token(sign=hs256(b""), alg="HS256")],
+        "a revoked `jti`": [forge.with_claims(jti=REVOKED)],
         "a key that was rotated out": [
             forge.token(sign=forge.rotated, kid=forge.header["kid"] and "rotated")
         ],
@@ -191,8 +193,8 @@ async def test_tokens_with_many_keys(stack: Stack) -> None:
         await stack.start_gateway()
         async with bystander(stack, forge.with_claims(sub="bystander")):
             server.body = jwks(jwk(CURRENT, "current"), jwk(NEXT, "next"), weak)
-            for _ in range(20):
-                await _assert_answers(stack, {"`kid` of nobody": [forge.token(kid="no")]}, column=1)
+            made_up = [forge.token(kid=f"made-up-{number}") for number in range(20)]
+            await _assert_answers(stack, {"`kid` of nobody": made_up}, column=1)
             await _assert_answers(stack, attacks(forge), column=1)
         assert server.requests == 2, "one at the start, one for all unknown keys"
 
@@ -201,6 +203,7 @@ async def _assert_answers(stack: Stack, tokens: dict[str, list[str]], *, column:
     rows = {name: answers[column] for name, answers in table("Tokens").items()}
     if len(tokens) > 1:
         assert_same_rows(rows, tokens)
+        assert (await stack.command("revoke", "--token-id", REVOKED)).returncode == 0
     wrong = []
     async with httpx.AsyncClient(base_url=stack.url) as client:
         for attack, sent in tokens.items():

@@ -392,6 +392,18 @@ async def test_revocations_that_are_over_go(connection: Connection, pool: Pool) 
 # One at a time, and who starts it.
 
 
+async def test_markers_that_say_nothing_more_go(connection: Connection, pool: Pool) -> None:
+    """Those that are older than any entry; in steps."""
+    await pool.fetch(
+        "insert into feed_seen select 'alice', 'topic:home', 'd' || days, 'e', 1,"
+        " now() - make_interval(days => days) from generate_series(27, 33) as days"
+    )
+    done = await run_retain(connection, pool, Bounds(rows_max=2), EVERYTHING)
+    assert done.seen_deleted == 4
+    left = await pool.fetch("select device from feed_seen order by device")
+    assert [row["device"] for row in left] == ["d27", "d28", "d29"]
+
+
 async def test_a_second_one_leaves_at_once(stack: Stack, pool: Pool) -> None:
     """While one holds the fleet's lock another does nothing, says so, and that is no error."""
     async with only_one(pool, Bounds()) as first:

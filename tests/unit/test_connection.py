@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from livefeed_client import FeedState
 from msgspec import Raw
 
-from gateway.connection import Connection, live_frame, page_frame
+from gateway.connection import Connection
 from gateway.frames import Frame
+from gateway.update_frames import live_frame, page_frame
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page, StoredUpdate
 from livefeed.cursor import client_epoch
@@ -151,7 +152,7 @@ class World:
         log = self.logs[self.choices.choice(CHANNELS)]
         batch = log.write(self.choices.choice("abcde"), self.choices.randrange(3))
         for _ in range(self.choices.choice([0, 1, 1, 1, 2])):
-            self.connection.live(self.epoch, batch, lambda: live_frame(batch))
+            self.connection.live(self.epoch, batch, functools.partial(live_frame, batch))
 
     def answer(self) -> None:
         """One waiting request gets its page."""
@@ -163,8 +164,8 @@ class World:
 
     def give(self, page: Page, asked: Position, after: int) -> None:
         """A page comes."""
-        frame = functools.partial(page_frame, page, after)
-        self.connection.page(page, asked, after=after, frame=frame)
+        frames = functools.partial(page_frame, page, after)
+        self.connection.page(page, asked, after=after, frames=frames)
 
     def resubscribe(self) -> None:
         """The client leaves the feed and comes back to it, from the beginning."""
@@ -259,7 +260,7 @@ def test_a_batch_of_another_epoch_resets_at_once() -> None:
     world = quiet_world()
     batch = world.logs["topic:home"].write("a", 0)
     world.epoch = "epoch2"
-    world.connection.live("epoch2", batch, lambda: live_frame(batch))
+    world.connection.live("epoch2", batch, functools.partial(live_frame, batch))
     assert world.client.cursor is not None
     assert world.client.cursor.epoch.startswith("epoch2.")
     asked = sorted(request[:2] for request in world.requests)
@@ -271,10 +272,10 @@ def test_a_catch_up_goes_on_until_it_reached_what_was_pushed_meanwhile() -> None
     world = quiet_world()
     log = world.logs["topic:home"]
     lost = log.write("a", 0)
-    world.connection.live("epoch1", log.write("b", 0), lambda: live_frame(lost))
+    world.connection.live("epoch1", log.write("b", 0), functools.partial(live_frame, lost))
     early = log.page(0, "epoch1", 9)
     batch = log.write("c", 0)
-    world.connection.live("epoch1", batch, lambda: live_frame(batch))
+    world.connection.live("epoch1", batch, functools.partial(live_frame, batch))
     ((_, _, asked),) = world.requests
     world.requests.clear()
     world.give(early, asked, 0)

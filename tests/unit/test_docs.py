@@ -23,6 +23,7 @@ from livefeed.cursor import parse_cursor
 from livefeed.errors import DeadLetterReason
 from livefeed.feed_view import FeedItem
 from livefeed.messages import PublicBody, public_body, public_update
+from livefeed.over_http import Answer, Events, Reached
 from livefeed.subjects import LANES
 from livefeed.update import parse_update, update_schema
 from tests.wire_faults import FRAMES, HANDSHAKES
@@ -334,11 +335,26 @@ def test_snapshot_example_holds_together() -> None:
     (example,) = examples("snapshot")
     snapshot = json.loads(example.text)
     stored = {"updateId": "u", "timestamp": "t", "version": None, "content": {}}
-    real = FeedItem("me/home", "post-1", 0.0, 1, stored, None).public()
+    real = FeedItem("me/home", "post-1", 0.0, 1, 1, stored, None).public()
     assert [set(item) for item in snapshot["items"]] == [set(real)]
+    assert isinstance(snapshot["unread"], int)
     cursor = parse_cursor(snapshot["cursor"])
     assert set(cursor.positions) == set(snapshot["floor"])
     assert {item["channel"] for item in snapshot["items"]} <= set(cursor.positions)
+
+
+def test_examples_over_http_have_the_fields_of_the_code() -> None:
+    """The last event of a stream, and the answer of a long poll with a reset."""
+    (closed,) = examples("closed event")
+    sent = Events.closed(4001, "the token is expired").partition(b"data: ")[2]
+    assert json.loads(closed.text) == json.loads(sent)
+    (poll,) = examples("long poll")
+    answer = Answer(Reached("home", None))
+    answer.add(protocol.reset(["home"], "epoch_changed", "e"))
+    shown, real = json.loads(poll.text), json.loads(answer.body())
+    assert set(shown) == set(real)
+    assert set(shown["reset"]) == set(real["reset"])
+    assert parse_cursor(shown["cursor"]).epoch == shown["reset"]["epoch"]
 
 
 def test_other_examples_are_json() -> None:

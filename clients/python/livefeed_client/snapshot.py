@@ -33,6 +33,8 @@ class Snapshot:
 
     items: list[Item]
     cursor: Cursor
+    unread: int = 0
+    """Items whose content is newer than what any device has shown."""
 
 
 async def fetch_snapshot(
@@ -111,7 +113,11 @@ def _merge(pages: list[dict[str, Any]]) -> Snapshot:
             if held is None or held.seq < item.seq:
                 newest[item.channel, item.id] = item
     shown = [item for item in newest.values() if item.seq > floors.get(item.channel, 0)]
-    return Snapshot(sorted(shown, key=lambda item: item.place), Cursor.parse(pages[0]["cursor"]))
+    return Snapshot(
+        sorted(shown, key=lambda item: item.place),
+        Cursor.parse(pages[0]["cursor"]),
+        pages[0].get("unread", 0),
+    )
 
 
 def _item(fields: Mapping[str, Any]) -> Item:

@@ -1,5 +1,5 @@
 """What leaves the database: entries beyond a channel's bounds, bodies that no entry refers to, what
-silent gateways have reported, follows that ended long ago.
+silent gateways have reported, follows that ended long ago, old `seen` markers.
 
 Everything goes in short statements, each a transaction of its own, that skip what a writer has
 locked: a writer never waits for more than one of them, and none of them waits for a writer.
@@ -212,6 +212,20 @@ delete from feed_revocation where ctid = any(array(
 """
 
 
+# A marker as old as the oldest entry says nothing: whatever it had seen is gone.
+_FORGET_SEEN = """
+with fallen as (
+    select user_id, channel, device from feed_seen
+    where seen_at < now() - make_interval(secs => $1)
+    limit $2 for update skip locked
+)
+delete from feed_seen gone using fallen
+where gone.user_id = fallen.user_id and gone.channel = fallen.channel
+    and gone.device = fallen.device
+returning true
+"""
+
+
 class Retention:
     """Trims channels and collects bodies, over the one session that holds the fleet's lock."""
 
@@ -276,6 +290,11 @@ class Retention:
         """Delete follows that ended longer ago than the log remembers what they brought."""
         seconds = self._bounds.ended_seconds_max
         return await self._deleted(_FORGET_FOLLOWS, seconds, self._bounds.rows_max)
+
+    async def forget_seen(self) -> int:
+        """Delete markers that are older than whatever a channel keeps."""
+        seconds = self._bounds.age_seconds_max
+        return await self._deleted(_FORGET_SEEN, seconds, self._bounds.rows_max)
 
     async def forget_revocations(self) -> int:
         """Delete revocations that are over."""

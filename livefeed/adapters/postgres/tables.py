@@ -126,6 +126,25 @@ feed_presence = Table(
     prefixes=["UNLOGGED"],
 )
 
+feed_seen = Table(
+    "feed_seen",
+    metadata,
+    Column("user_id", Text, nullable=False),
+    Column("channel", Text, nullable=False, comment="its name in the log"),
+    Column("device", Text, nullable=False),
+    Column("epoch", Text, nullable=False, comment="the log's"),
+    Column("position", BigInteger, nullable=False, comment="shown up to here"),
+    Column(
+        "seen_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=func.now(),
+        comment="when the position was last raised",
+    ),
+    PrimaryKeyConstraint("user_id", "channel", "device"),
+    Index("feed_seen_seen_at", "seen_at"),
+)
+
 feed_revocation = Table(
     "feed_revocation",
     metadata,

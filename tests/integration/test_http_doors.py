@@ -1,0 +1,139 @@
+"""What is peculiar to the doors over HTTP: pages of other origins, slow readers, waits that end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+from tests.doors import EventsSession, PollSession
+from tests.servers import Stack, until, update
+
+MIB = 1024 * 1024
+APP = "https://app.example.com"
+
+
+async def test_pages_of_allowed_origins_may_read(stack: Stack) -> None:
+    """A preflight and an answer name the origin; another one is not named, or refused."""
+    stack.settings["allowed_origins"] = [APP]
+    await stack.start_gateway()
+    headers = {"Authorization": f"Bearer {stack.token('alice')}"}
+    async with httpx.AsyncClient(base_url=stack.url) as client:
+        for path in ("/v1/feeds/home", "/v1/feeds/home/updates?wait=0"):
+            answer = await client.get(path, headers={**headers, "Origin": APP})
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == APP
+            asked = {
+                "Origin": APP,
+                "Access-Control-Request-Method": "GET",
+                "Access-Control-Request-Headers": "authorization,last-event-id",
+            }
+            assert (await client.options(path, headers=asked)).status_code == 200
+            answer = await client.options(path, headers={**asked, "Origin": "https://evil.example"})
+            assert "access-control-allow-origin" not in answer.headers
+        # What is refused says why to the page too.
+        answer = await client.get("/v1/feeds/home/updates", headers={"Origin": APP})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, APP)
+        evil = {**headers, "Origin": "https://evil.example"}
+        answer = await client.get("/v1/feeds/home/events", headers=evil)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_forbidden")
+
+
+async def test_a_token_may_come_as_a_password(gateway: Stack) -> None:
+    """Of the user `bearer` and no other; what is no base64 is refused too."""
+    token = gateway.token("alice")
+    rows = {f"bearer:{token}": 200, f"alice:{token}": 401, "bearer": 401, "bearer:": 401}
+    given = {f"Basic {base64.b64encode(text.encode()).decode()}": rows[text] for text in rows}
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        for text, status in {**given, "Basic ü": 401, "Basic": 401}.items():
+            headers = [(b"Authorization", text.encode("latin-1"))]
+            answer = await client.get("/v1/feeds/home", headers=headers)
+            assert answer.status_code == status, text
+
+
+async def test_what_a_client_has_left_is_let_go(gateway: Stack) -> None:
+    """A stream and a wait whose client is gone are no connections any more."""
+    async with EventsSession(gateway, "alice") as events, PollSession(gateway, "alice") as poll:
+        await events.until_caught_up()
+        await poll.until_caught_up()
+        await until(lambda: connections(gateway, 2), what="both are counted")
+    await until(lambda: connections(gateway, 0), what="both are let go")
+
+
+async def test_a_wait_is_as_long_as_it_says(gateway: Stack) -> None:
+    """With nothing new it is answered when its time is over, with the same cursor."""
+    poll = PollSession(gateway, "alice")
+    await poll.open()
+    cursor, began_at = poll.cursor, time.monotonic()
+    body = await poll.poll(wait=1)
+    assert 0.9 <= time.monotonic() - began_at < 10
+    assert body == {"updates": [], "cursor": cursor, "floor": {}, "more": False}
+    await poll.aclose()
+
+
+async def test_a_stream_that_is_not_read_waits_for_its_reader(stack: Stack) -> None:
+    """The gateway does not grow by what it holds; the reader that goes on ends with the log."""
+    gateway = await stack.start_gateway()
+    await stack.start_pool()
+    content = [{"id": f"p{number}", "x": "x" * 60_000} for number in range(8)]
+    for part in range(25):
+        items = [{**one, "id": f"{one['id']}-{part}"} for one in content]
+        await stack.publish([update(content=items)])
+    await stack.settled()
+    process = psutil.Process(gateway.pid)
+    before = process.memory_info().rss
+    streams = [await unread_stream(stack) for _ in range(5)]
+    await until(lambda: connections(stack, 5), what="they are connected")
+    # What the kernel does not take has to wait in the gateway: a bounded part of 60 MiB.
+    await asyncio.sleep(1.5)
+    assert process.memory_info().rss - before < 40 * MIB
+    for reader, writer in streams:
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        seen: set[str] = set()
+        async with asyncio.timeout(30):
+            while (frame := await next_frame(reader))["type"] != "caught_up":
+                seen |= {one["content"]["id"] for one in frame.get("updates", ())}
+        assert len(seen) == 200
+        writer.close()
+
+
+# Helpers.
+
+
+@pytest.fixture
+async def gateway(stack: Stack) -> Stack:
+    """A stack with a gateway alone."""
+    await stack.start_gateway()
+    return stack
+
+
+async def connections(stack: Stack, number: int) -> bool:
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{stack.gateways[0].ops_url}/healthz")
+    return bool(answer.json()["connections"] == number)
+
+
+async def unread_stream(stack: Stack) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A stream of events of which nothing is read yet."""
+    parts = urlsplit(stack.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=4 * MIB)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    head = f"GET /v1/feeds/home/events HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+    writer.write(f"{head}Authorization: Bearer {stack.token('alice')}\r\n\r\n".encode())
+    await writer.drain()
+    return reader, writer
+
+
+async def next_frame(reader: asyncio.StreamReader) -> dict[str, Any]:
+    while True:
+        line = await reader.readline()
+        if line.startswith(b"data: "):
+            frame: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+            return frame
