@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,9 +31,10 @@ class Sizes:
     updates: int = 60
     per_second: float = 4.0
     warm_up: int = 8
+    idle_seconds: float = 5.0
 
 
-QUICK: Final = Sizes(connections=500, updates=20, per_second=10.0, warm_up=4)
+QUICK: Final = Sizes(connections=500, updates=20, per_second=10.0, warm_up=4, idle_seconds=1.0)
 
 
 async def run(options: Options) -> Report:
@@ -58,6 +60,9 @@ async def _gateway(
     """CPU of the gateway in µs for each frame that a client has read."""
     options.say("warming up")
     await load.publish(sizes.warm_up, per_second=sizes.per_second, recorded=False)
+    meter = Meter(stack, load)
+    await asyncio.sleep(sizes.idle_seconds)
+    report.add("idle_cpu_percent", meter.percent()["gateway"], "% of a core")
     options.say(f"{sizes.updates} updates for {sizes.connections:,} connections each")
     meter = Meter(stack, load)
     before = stack.usage()["gateway"].cpu_seconds

@@ -106,6 +106,21 @@ TINY: dict[str, dict[str, float]] = {
         "seconds": 2,
         "warm_up_seconds": 0.5,
     },
+    "fanout": {
+        "connections": 30,
+        "updates": 4,
+        "per_second": 10,
+        "warm_up": 2,
+        "idle_seconds": 0.1,
+    },
+    "connections": {
+        "gateways": 2,
+        "fewest": 10,
+        "most": 40,
+        "messages_per_second": 100,
+        "seconds": 1,
+        "warm_up_seconds": 0.5,
+    },
     "idle": {"seconds": 1, "connections": 5, "retain_seconds": 1},
     "coldstart": {"starts": 1, "silences": 1, "quiet_seconds": 0.5},
 }
@@ -116,6 +131,8 @@ GOALS = {
     "overload": {"high_p99_ratio", "low_waiting_least"},
     "storm": {"caught_up_seconds"},
     "slow": {"p99_ratio", "gateway_rss_growth_mib", "frames_a_second_max"},
+    "fanout": {"floor_ratio"},
+    "connections": {"count_a_process", "count", "rss_kib_per_connection", "cpu_growth"},
     "idle": {"idle_cpu_percent"},
     "coldstart": {"seconds", "first_update_seconds"},
     "million": {"heads_moved_again", "frames_again"},
@@ -131,6 +148,8 @@ async def test_every_scenario_is_exact_and_has_its_goals(scenario: str, tmp_path
     if scenario == "lanes":
         assert figures["deliveries"]["value"] == 120
         assert figures["low_p50_seconds"]["value"] > figures["high_p50_seconds"]["value"]
+    if scenario == "fanout":
+        assert figures["deliveries"]["value"] == 120
     if scenario == "storm":
         assert figures["replayed"]["value"] == 100
     if scenario == "overload":

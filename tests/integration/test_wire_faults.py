@@ -118,7 +118,7 @@ async def test_floods_fill_no_memory_and_stall_nobody(stack: Stack) -> None:
 
 async def test_connections_that_end_leave_no_memory(stack: Stack) -> None:
     """What the collector is kept from looking at comes apart by itself when a client goes."""
-    gateway = await stack.start_gateway(user_connections_max=1_000)
+    gateway = await stack.start_gateway(connections_per_user_max=1_000)
     process = psutil.Process(gateway.pid)
     token = stack.token("alice")
 
