@@ -19,7 +19,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -174,6 +174,23 @@ class OwnServers:
         if self.replica is not None:
             await self.replica.stop()
         await self.postgres.stop()
+
+
+@contextlib.contextmanager
+def frozen(server: PostgresServer | PostgresReplica) -> Iterator[None]:
+    """Stop all processes of a PostgreSQL for a while: it hangs, and is not gone."""
+    pid = int((server.data / "postmaster.pid").read_text(encoding="ascii").split()[0])
+    postmaster = psutil.Process(pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def _tails(logs: Iterable[Path]) -> Iterable[tuple[str, str]]:
