@@ -33,8 +33,9 @@ class HeldPages:
 
     def given(self, turn: Turn, now: float) -> None:
         """A connection was given the pages of a turn."""
-        types = turn.connection.types
-        size = sum(len(piece.updates(types)) for piece in turn.pieces.values())
+        # Of one that is gone nothing is wanted, and nothing may stay.
+        pieces = [piece for channel, piece in turn.pieces.items() if turn.is_wanted(channel)]
+        size = sum(len(piece.updates(turn.connection.types)) for piece in pieces)
         if size:
             self._given_at[turn.connection] = now
             self._bytes += size

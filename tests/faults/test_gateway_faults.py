@@ -4,19 +4,16 @@ The bounds are those of docs/operations/faults.md; what was measured is printed.
 """
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from tests.conftest import replayed
 from tests.faults.test_outages import BUSY_COMPUTER_SECONDS, USERS, CarefulPublisher, shown
 from tests.integration.test_order_end_to_end import expected
-from tests.servers import OwnServers, Stack, until
+from tests.servers import OwnServers, Stack, frozen, until
 
 KILLED_SECONDS = 10.0
 """From the kill of a gateway until its clients are caught up at the next one, its start with it."""
@@ -121,7 +118,7 @@ async def test_a_replica_that_fails_and_takes_over(
     await replica.sql("select pg_wal_replay_pause()")
     await newcomers_are_quick(own_stack, "behind")
     await replica.sql("select pg_wal_replay_resume()")
-    with frozen(replica.port):
+    with frozen(replica):
         await newcomers_are_quick(own_stack, "hangs")
     await replica.stop()
     await newcomers_are_quick(own_stack, "gone")
@@ -155,26 +152,3 @@ async def newcomers_are_quick(stack: Stack, fault: str) -> None:
         assert shown(newcomer)
         await newcomer.aclose()
     print(f"replica {fault}: caught up after {worst:.2f} s at most")
-
-
-@contextlib.contextmanager
-def frozen(port: int) -> Iterator[None]:
-    """Stop the PostgreSQL at a port, all its processes, for a while: it hangs, and is not gone."""
-    (postmaster,) = [
-        process
-        for process in psutil.process_iter(["name"])
-        if process.info["name"] == "postgres"
-        and any(
-            one.status == psutil.CONN_LISTEN and one.laddr.port == port
-            for one in process.net_connections("tcp")
-        )
-    ]
-    processes = [postmaster, *postmaster.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()

@@ -9,8 +9,7 @@ from gateway.log_reader import LogReader
 from livefeed.adapters.embedded import PostgresReplica
 from livefeed.adapters.postgres.pool import Pool
 from tests.conftest import admin
-from tests.faults.test_gateway_faults import frozen
-from tests.servers import until
+from tests.servers import frozen, until
 
 PLACES = [("user:alice/home", 0), ("topic:home", 0)]
 PATIENCE_SECONDS = 60.0
@@ -69,7 +68,7 @@ async def test_a_replica_that_hangs_is_not_waited_for(
 ) -> None:
     """Each read is answered long before the pool would give up; later the replica is back."""
     assert await by_replica(reader)
-    with frozen(session_replica.port):
+    with frozen(session_replica):
         async with asyncio.timeout(PATIENCE_SECONDS / 3):
             for _ in range(60):
                 await reader.pages(PLACES)

@@ -25,6 +25,7 @@ class Reader:
     pending_bytes: int = 0
     closed: bool = False
     cuts: list[Any] = field(default_factory=list)
+    positions: dict[str, Position] = field(default_factory=lambda: {"topic:home": Position()})
 
     @property
     def socket(self) -> "Reader":
@@ -38,7 +39,7 @@ class Reader:
 
     def turn(self) -> Turn:
         """A turn whose page came."""
-        turn = Turn(cast("Any", self), {"topic:home": Asked(Position(), 0)})
+        turn = Turn(cast("Any", self), {"topic:home": Asked(self.positions["topic:home"], 0)})
         assert turn.give("topic:home", Piece(PAGE, 0))
         self.pending_bytes += len(turn.pieces["topic:home"].updates(ALL_TYPES))
         return turn
@@ -81,6 +82,9 @@ def test_nothing_is_kept_of_who_is_gone() -> None:
         held.given(reader.turn(), 0.0)
     random.Random(1).shuffle(readers)
     for reader in readers:
+        late = reader.turn()
+        reader.positions.clear()
         held.forget(cast("Any", reader))
+        held.given(late, 0.0)  # Its pages were under way when it left.
     assert not held.full(1.0)
     assert held._given_at == {}
