@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.connection import Connection
 from gateway.frames import Frame
-from livefeed.deadlines import Deadlines
+from livefeed.alarms import Alarms
 from livefeed.limits import AGE_SPREAD_SHARE, RECONNECT_SPREAD_SECONDS
 from livefeed.protocol import CloseCode, reconnect
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
 
+ENDED_AT_ONCE: Final = 1_000
+"""Connections whose time is over that are looked at in one second."""
 TURN_SECONDS: Final = 0.02
 """Who is due within this goes in the same turn: a sleep for each would take longer than planned."""
 
@@ -72,7 +74,7 @@ class Lifetimes:
         self._age_seconds_max: Final = age_seconds_max
         self._grace_seconds: Final = grace_seconds
         self._too_old_at: dict[Connection, float] = {}
-        self._due: Deadlines[Connection] = Deadlines()
+        self._due: Alarms[Connection] = Alarms()
 
     def add(self, connection: Connection) -> None:
         """End a connection when it is time."""
@@ -94,7 +96,7 @@ class Lifetimes:
         while True:
             await asyncio.sleep(1)
             now = time.time()
-            for connection in self._due.due(now):
+            for connection in self._due.due(now, ENDED_AT_ONCE):
                 self._end(connection, now)
 
     def _end(self, connection: Connection, now: float) -> None:
