@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +32,17 @@ class Sizes:
     """To all connections together, however many they are."""
     seconds: float = 20.0
     warm_up_seconds: float = 4.0
+    idle_seconds: float = 10.0
 
 
 QUICK: Final = Sizes(
-    gateways=1, fewest=100, most=1_000, messages_per_second=2_000, seconds=5.0, warm_up_seconds=1.0
+    gateways=1,
+    fewest=100,
+    most=1_000,
+    messages_per_second=2_000,
+    seconds=5.0,
+    warm_up_seconds=1.0,
+    idle_seconds=2.0,
 )
 
 
@@ -54,7 +63,7 @@ async def run(options: Options) -> Report:
 async def _measure(
     stack: Stack, connections: int, sizes: Sizes, options: Options, report: Report
 ) -> tuple[float, dict[str, int]]:
-    """CPU of the gateways in µs for each message, and the faults."""
+    """CPU of the gateways in µs that each message adds, and the faults."""
     seed = 2 * options.seed + (connections == sizes.most)
     traffic = Traffic(seed, connections, feed=f"feed-{connections}", topic=True)
     rss_before = stack.usage()["gateway"].rss_bytes
@@ -65,23 +74,36 @@ async def _measure(
         await load.publish(warm_up, per_second=per_second, recorded=False)
         rss = stack.usage()["gateway"].rss_bytes - rss_before
         options.say(f"{sizes.messages_per_second:,} messages/s to {connections:,} connections")
+        idle = await _idle_share(stack, sizes.idle_seconds)
         meter = Meter(stack, load)
-        before = stack.usage()["gateway"].cpu_seconds
+        before, began = stack.usage()["gateway"].cpu_seconds, time.perf_counter()
         count = max(2, round(sizes.seconds * per_second))
         outcome = await load.publish(count, per_second=per_second, arrive_seconds=90)
         used = stack.usage()["gateway"].cpu_seconds - before
+        added = used - idle * (time.perf_counter() - began)
         percent = meter.percent()
         stack.check()
-        cost = used / max(1, outcome.deliveries) * 1e6
+        messages = max(1, outcome.deliveries)
+        cost = max(0.0, added) / messages * 1e6
         if connections == sizes.most:
             report.add("count_a_process", connections // sizes.gateways, "", A_PROCESS_GOAL)
             report.add("count", connections, "", COUNT_GOAL)
             report.add("rss_kib_per_connection", round(rss / connections / KIB, 1), "KiB", RSS_GOAL)
             report.add("connect_seconds", round(load.connect_seconds, 1), "s")
         report.add(f"cpu_us_per_message_{connections}", round(cost, 2), "µs")
+        whole = round(used / messages * 1e6, 2)
+        report.add(f"cpu_us_per_message_{connections}_with_idle", whole, "µs")
+        report.add(f"idle_cpu_percent_{connections}", round(100 * idle, 2), "% of a core")
         report.add(f"reconnects_{connections}", outcome.reconnects)
         report.notes += [*outcome.notes(), *meter.notes(percent)]
         return cost, await load.judge()
+
+
+async def _idle_share(stack: Stack, seconds: float) -> float:
+    """The share of a core that the gateways use while no message is sent."""
+    before, began = stack.usage()["gateway"].cpu_seconds, time.perf_counter()
+    await asyncio.sleep(seconds)
+    return (stack.usage()["gateway"].cpu_seconds - before) / (time.perf_counter() - began)
 
 
 SCENARIO: Final = Scenario(

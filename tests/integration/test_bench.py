@@ -120,6 +120,7 @@ TINY: dict[str, dict[str, float]] = {
         "messages_per_second": 100,
         "seconds": 1,
         "warm_up_seconds": 0.5,
+        "idle_seconds": 0.2,
     },
     "idle": {"seconds": 1, "connections": 5, "retain_seconds": 1},
     "coldstart": {"starts": 1, "silences": 1, "quiet_seconds": 0.5},
