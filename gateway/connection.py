@@ -308,7 +308,7 @@ class Connection:
 
     def error(self, code: str, message: str) -> None:
         """Tell the client what is wrong."""
-        self._send(protocol.error(code, message, retryable=code == "unavailable"))
+        self._send(protocol.error(code, message, retryable=code in protocol.RETRYABLE))
 
     def leave(self) -> None:
         """The client is gone."""
