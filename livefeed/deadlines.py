@@ -35,12 +35,12 @@ class Deadlines(Generic[Key]):
         number = next(self._next)
         self._numbers[key] = number
         heapq.heappush(self._heap, (at, number, key))
-        if len(self._heap) > 2 * len(self._numbers) + 64:
-            self._compact()
+        self._compact()
 
     def discard(self, key: Key) -> None:
         """Have it due no more."""
-        self._numbers.pop(key, None)
+        if self._numbers.pop(key, None) is not None:
+            self._compact()
 
     def due(self, now: float) -> list[Key]:
         """What is due by now, in the order of its times; it is forgotten."""
@@ -53,6 +53,8 @@ class Deadlines(Generic[Key]):
         return found
 
     def _compact(self) -> None:
-        """Forget what was replaced, so that what sets its time again and again fills nothing."""
+        """Forget what was replaced or discarded, when that is most of it: it holds its key."""
+        if len(self._heap) <= 2 * len(self._numbers) + 64:
+            return
         self._heap = [one for one in self._heap if self._numbers.get(one[2]) == one[1]]
         heapq.heapify(self._heap)

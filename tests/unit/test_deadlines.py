@@ -39,3 +39,13 @@ def test_setting_again_and_again_fills_nothing() -> None:
         deadlines.discard(f"gone-{number}")
     assert len(deadlines) == 1
     assert deadlines.entries < 100
+
+
+def test_what_is_discarded_is_not_held() -> None:
+    """When everything has gone, hardly anything of it is left, however far off its time was."""
+    deadlines: Deadlines[int] = Deadlines()
+    for key in range(1_000):
+        deadlines.set(key, 1e9)
+    for key in range(1_000):
+        deadlines.discard(key)
+    assert deadlines.entries <= 64
