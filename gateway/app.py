@@ -21,15 +21,17 @@ from starlette.websockets import WebSocket
 from gateway.admission import Admission, Visitor
 from gateway.auth import Authenticator
 from gateway.authorizer import Authorizer
-from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.catch_up import CatchUp
 from gateway.connection import Connection
 from gateway.degraded import Degraded
 from gateway.door import feed_of
 from gateway.drain import Lifetimes
 from gateway.events import events
 from gateway.fleet import Fleet
+from gateway.head_check import HeadCheck
 from gateway.hub import Hub
 from gateway.load_level import Load
+from gateway.log_reader import LogReader
 from gateway.long_poll import updates
 from gateway.presence import Presence, PresenceReport
 from gateway.refusals import refusal

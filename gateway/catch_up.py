@@ -1,34 +1,29 @@
 """Catch-up: the one recovery path. Gathers what connections miss into few reads of the log.
 
-First connect, reconnect, gap, slow reader, lost push: each is "send what is newer than my
-position".
+First connect, reconnect, gap, slow reader, hidden tab, lost push: each is "send what is newer than
+my position".
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import logging
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable
 from typing import Final
 
 from gateway.connection import Connection
+from gateway.held_pages import HeldPages
 from gateway.hub import Hub
-from gateway.update_frames import PageFrames, page_frame
-from livefeed.adapters.postgres.pool import Pool
-from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
-from livefeed.adapters.postgres.seen import furthest_seen
-from livefeed.errors import LivefeedError, Unavailable
-from livefeed.limits import (
-    GATHERED_BYTES_MAX,
-    GATHERED_CHANNELS_MAX,
-    HEAD_CHECK_FIRST_SECONDS,
-    HEAD_CHECK_SECONDS,
-    PAGE_BYTES_MAX,
-)
-from livefeed.position import Position
+from gateway.log_reader import LogReader
+from gateway.turn import Place, Turn
+from gateway.update_frames import Piece
+from livefeed.adapters.postgres.reads import Page
+from livefeed.alarms import Alarms
+from livefeed.errors import LivefeedError
+from livefeed.limits import GATHERED_CHANNELS_MAX, PAGE_BYTES_MAX
 from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -38,230 +33,158 @@ GATHER_SECONDS: Final = 0.002
 READS_MAX: Final = 4
 """Reads of the log under way at once."""
 RETRY_SECONDS: Final = 0.5
+HELD_LOOK_SECONDS: Final = 0.1
+"""How often it looks whether clients have read what holds everything up."""
+WAKE_SECONDS: Final = 0.01
+"""How long those whose budget allows a frame gather before they go on together."""
 CONNECTIONS_A_TURN: Final = 200
 """Connections that are given a page before others have their turn."""
 
-Place = tuple[str, int]
-"""A channel and a position in it."""
-
-
-class LogReader:
-    """Reads the log: from a replica that is close enough behind, else from the primary."""
-
-    def __init__(self, primary: Pool, replica: Pool | None) -> None:
-        self._primary = primary
-        self._replica = replica
-        self.epoch: str | None = None
-        """The log's, as last read."""
-        self.failing = False
-        """Whether the last read of the primary failed."""
-        self.replica_pages = 0
-        self.primary_pages = 0
-
-    async def heads(self, channels: Sequence[str]) -> Heads:
-        """The heads at the primary; raises Unavailable."""
-        with self._noted():
-            heads = await read_heads(self._primary, channels)
-        self.epoch = heads.epoch
-        return heads
-
-    async def pages(self, places: Sequence[Place]) -> list[Page]:
-        """The next page of each place; raises Unavailable."""
-        if self._replica is None:
-            return await self._from_primary(places)
-        heads = await self.heads([channel for channel, _ in places])
-        try:
-            pages = await read_pages(self._replica, places, bytes_max=_share(places))
-        except Unavailable as error:
-            logger.warning("catch-up goes to the primary: %s", error)
-            return await self._from_primary(places)
-        fresh = {
-            place: page
-            for place, page in zip(places, pages, strict=True)
-            if page.epoch == heads.epoch and page.head >= heads.heads[page.channel]
-        }
-        self.replica_pages += len(fresh)
-        stale = [place for place in places if place not in fresh]
-        if stale:
-            fresh |= dict(zip(stale, await self._from_primary(stale), strict=True))
-        return [fresh[place] for place in places]
-
-    async def seen(self, user_id: str, channels: Sequence[str], epoch: str) -> dict[str, int]:
-        """How far any device of a user has shown channels; raises Unavailable."""
-        return await furthest_seen(self._primary, user_id, channels, epoch)
-
-    async def _from_primary(self, places: Sequence[Place]) -> list[Page]:
-        self.primary_pages += len(places)
-        with self._noted():
-            pages = await read_pages(self._primary, places, bytes_max=_share(places))
-        self.epoch = pages[0].epoch
-        return pages
-
-    @contextmanager
-    def _noted(self) -> Iterator[None]:
-        try:
-            yield
-        except Unavailable:
-            self.failing = True
-            raise
-        self.failing = False
-
-
-def _share(places: Sequence[Place]) -> int:
-    """Bytes that each of some channels may have of one read."""
-    return min(PAGE_BYTES_MAX, GATHERED_BYTES_MAX // len(places))
+Batch = dict[Place, list[Turn]]
 
 
 class CatchUp:
     """Answers connections that are behind."""
 
+    now = staticmethod(time.monotonic)
+    """The clock, in seconds."""
+
     def __init__(self, reader: LogReader, hub: Hub) -> None:
         self._reader = reader
         self._hub = hub
-        self._wanted: dict[Place, dict[Connection, Position]] = {}
-        self._wake = asyncio.Event()
+        self._wanted: Batch = {}
+        self._requested = asyncio.Event()
         self._reads = asyncio.Semaphore(READS_MAX)
+        self._alarms: Alarms[Connection] = Alarms()
+        self._earlier = asyncio.Event()
+        """An alarm was set that is earlier than those before."""
         self._channels_max = GATHERED_CHANNELS_MAX
         """Halved by each failure: a read that takes too long together may pass in parts."""
+        self.held = HeldPages()
         self.failures = 0
 
-    def request(self, connection: Connection, channel: str, *, later: bool = False) -> None:
-        """Have the connection given the next page of a channel, now or in a moment."""
-        position = connection.positions[channel]
-        if later:
-            self._later(connection, channel, position)
-        else:
-            self._want(connection, channel, position)
+    def request(self, turn: Turn) -> None:
+        """Read the turn's pages, then call `connection.take`."""
+        for place in turn.places:
+            self._wanted.setdefault(place, []).append(turn)
+        self._requested.set()
+
+    def wake(self, connection: Connection, at: float) -> None:
+        """Call `connection.go_on` at a time, and not at the one that was named before."""
+        next_at = self._alarms.next_at()
+        self._alarms.set(connection, at)
+        if next_at is None or at < next_at:
+            self._earlier.set()
+
+    def retry_at(self) -> float:
+        """When to ask again for what could not be read."""
+        return time.monotonic() + RETRY_SECONDS * (0.5 + random.random())
+
+    def forget(self, connection: Connection) -> None:
+        """Wake it no more."""
+        self._alarms.discard(connection)
+        self.held.forget(connection)
 
     async def run(self) -> None:
-        """Read for ever."""
+        """Read and wake for ever."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._wake_for_ever(), name="catch-up-alarms")
             while True:
-                await self._wake.wait()
+                await self._requested.wait()
                 await asyncio.sleep(GATHER_SECONDS)
+                while self.held.full(time.monotonic()):  # noqa: ASYNC110  # only looking tells
+                    await asyncio.sleep(HELD_LOOK_SECONDS)
                 await self._reads.acquire()
                 batch = self._gather()
                 tasks.create_task(self._read(batch), name="catch-up")
 
-    def _want(self, connection: Connection, channel: str, position: Position) -> None:
-        if connection.positions.get(channel) is position:
-            self._wanted.setdefault((channel, position.position), {})[connection] = position
-            self._wake.set()
+    async def _wake_for_ever(self) -> None:
+        while True:
+            self._earlier.clear()
+            at = self._alarms.next_at()
+            wait = None if at is None else max(0.0, at - time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._earlier.wait(), wait)
+            await asyncio.sleep(WAKE_SECONDS)
+            while due := self._alarms.due(time.monotonic(), CONNECTIONS_A_TURN):
+                for connection in due:
+                    _go_on(connection)
+                await asyncio.sleep(0)
 
-    def _gather(self) -> dict[Place, dict[Connection, Position]]:
-        places = list(self._wanted)[: self._channels_max]
-        batch = {place: self._wanted.pop(place) for place in places}
+    def _gather(self) -> Batch:
+        batch: Batch = {}
+        while self._wanted and len(batch) < self._channels_max:
+            place = next(iter(self._wanted))
+            turns = self._wanted.pop(place)
+            if any(turn.is_wanted(place[0]) for turn in turns):
+                batch[place] = turns
+            else:
+                # Who asked is gone: after an outage that may be most of them.
+                _give(turns, place, None)
         if not self._wanted:
-            self._wake.clear()
+            self._requested.clear()
         return batch
 
-    async def _read(self, batch: dict[Place, dict[Connection, Position]]) -> None:
+    async def _read(self, batch: Batch) -> None:
         try:
-            # Whatever is committed after this moment is pushed; whatever was before it is read.
-            await self._hub.settle()
-            pages = await self._reader.pages(list(batch))
+            pages = await self._pages(batch) if batch else []
         except Exception as error:  # noqa: BLE001  # whatever it is, the clients still wait
             self._failed(batch, error)
             return
         finally:
             self._reads.release()
         self._channels_max = min(GATHERED_CHANNELS_MAX, self._channels_max * 2)
-        for ((_, after), asked), page in zip(batch.items(), pages, strict=True):
-            frames = functools.cache(functools.partial(page_frame, page, after))
-            for number, (connection, position) in enumerate(asked.items(), 1):
-                _give(connection, page, position, after, frames)
-                if number % CONNECTIONS_A_TURN == 0:
+        given = 0
+        for (place, turns), page in zip(batch.items(), pages, strict=True):
+            piece = Piece(page, place[1])
+            for turn in turns:
+                if turn.give(place[0], piece):
+                    _take(turn)
+                    self.held.given(turn, time.monotonic())
+                given += 1
+                if given % CONNECTIONS_A_TURN == 0:
                     await asyncio.sleep(0)
 
-    def _failed(self, batch: dict[Place, dict[Connection, Position]], error: Exception) -> None:
+    async def _pages(self, batch: Batch) -> list[Page]:
+        try:
+            # Whatever is committed after this moment is pushed; whatever was before it is read.
+            await self._hub.settle()
+        except Exception as error:  # noqa: BLE001  # the log is here all the same
+            logger.warning("pushes may be missed until NATS answers: %s", error)
+        shares = [
+            PAGE_BYTES_MAX // max(len(one.asked) for one in turns) for turns in batch.values()
+        ]
+        return await self._reader.pages(list(batch), shares)
+
+    def _failed(self, batch: Batch, error: Exception) -> None:
         self.failures += 1
         self._channels_max = max(1, len(batch) // 2)
         if isinstance(error, LivefeedError):
             logger.warning("a catch-up waits: %s", error)
         else:
             logger.error("a catch-up read failed", exc_info=error)
-        for (channel, _), asked in batch.items():
-            for connection, position in asked.items():
-                self._later(connection, channel, position)
-
-    def _later(self, connection: Connection, channel: str, position: Position) -> None:
-        wait = RETRY_SECONDS * (0.5 + random.random())
-        asyncio.get_running_loop().call_later(wait, self._want, connection, channel, position)
+        for place, turns in batch.items():
+            _give(turns, place, None)
 
 
-def _give(
-    connection: Connection, page: Page, position: Position, after: int, frames: PageFrames
-) -> None:
+def _give(turns: Iterable[Turn], place: Place, piece: Piece | None) -> None:
+    for turn in turns:
+        if turn.give(place[0], piece):
+            _take(turn)
+
+
+def _take(turn: Turn) -> None:
     try:
-        connection.page(page, position, after=after, frames=frames)
+        turn.connection.take(turn)
     except Exception:
         # One connection's trouble must not become the others'.
-        logger.exception("a page could not be given to a connection")
+        logger.exception("pages could not be given to a connection")
+        turn.connection.socket.close(CloseCode.UNAVAILABLE, "come back")
+
+
+def _go_on(connection: Connection) -> None:
+    try:
+        connection.go_on()
+    except Exception:
+        logger.exception("a connection could not go on")
         connection.socket.close(CloseCode.UNAVAILABLE, "come back")
-
-
-class HeadCheck:
-    """Compares positions with the heads now and then: a lost last push is found here."""
-
-    def __init__(self, reader: LogReader) -> None:
-        self._reader = reader
-        self._due: dict[Connection, float] = {}
-        self._seconds = HEAD_CHECK_SECONDS
-        self.found_behind = 0
-
-    def add(self, connection: Connection) -> None:
-        """Check a connection soon, and again and again."""
-        now = asyncio.get_running_loop().time()
-        self._due[connection] = now + HEAD_CHECK_FIRST_SECONDS
-
-    def remove(self, connection: Connection) -> None:
-        """Check it no more."""
-        self._due.pop(connection, None)
-
-    def all_soon(self) -> None:
-        """Check every connection within a second: pushes were lost."""
-        now = asyncio.get_running_loop().time()
-        for connection in self._due:
-            self._due[connection] = now + random.random()
-
-    def every(self, seconds: float) -> None:
-        """Check every connection this often from now on."""
-        self._seconds = seconds
-        now = asyncio.get_running_loop().time()
-        for connection, due_at in self._due.items():
-            self._due[connection] = min(due_at, now + seconds * random.random())
-
-    async def run(self) -> None:
-        """Check for ever."""
-        while True:
-            await asyncio.sleep(0.25)
-            now = asyncio.get_running_loop().time()
-            due = [connection for connection, at in self._due.items() if at <= now]
-            for start in range(0, len(due), GATHERED_CHANNELS_MAX):
-                await self._check(due[start : start + GATHERED_CHANNELS_MAX])
-
-    async def _check(self, connections: Sequence[Connection]) -> None:
-        now = asyncio.get_running_loop().time()
-        for connection in connections:
-            if connection in self._due:
-                # Spread by up to a tenth, so that what connected together does not stay together.
-                spread = 0.95 + random.random() / 10
-                self._due[connection] = now + self._seconds * spread
-        marks = {connection: connection.marks() for connection in connections}
-        channels = {channel for one in marks.values() for channel in one.places}
-        if not channels:
-            return
-        try:
-            found = await self._reader.heads(list(channels))
-        except LivefeedError as error:
-            logger.warning("a head check waits: %s", error)
-            for connection in connections:
-                if connection in self._due:
-                    self._due[connection] = now + HEAD_CHECK_FIRST_SECONDS + random.random()
-            return
-        for connection in connections:
-            try:
-                connection.head(found, marks[connection])
-            except Exception:
-                logger.exception("a head check failed for a connection")
-                connection.socket.close(CloseCode.UNAVAILABLE, "come back")

@@ -9,30 +9,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from gateway.backlog import Backlog, CatchUps
 from gateway.frames import Frame
 from gateway.socket import Socket
-from gateway.update_frames import LiveFrames, PageFrames, timestamp
+from gateway.turn import Turn
+from gateway.update_frames import LiveFrames, Piece, pages_frame, timestamp
 from livefeed import protocol
 from livefeed.access import Principal
-from livefeed.adapters.postgres.reads import Heads, Page
+from livefeed.adapters.postgres.reads import Heads
 from livefeed.channel import channels_of, feed_of
 from livefeed.cursor import Cursor, client_epoch, resolve
 from livefeed.errors import Refused
 from livefeed.filters import ALL_TYPES, Types
 from livefeed.identity import is_feed
-from livefeed.limits import CONNECTION_FEEDS_MAX, PAGES_OUTSTANDING_MAX
+from livefeed.limits import CONNECTION_FEEDS_MAX
 from livefeed.messages import LiveChannel
 from livefeed.position import Position, Verdict
 
 NONE_REFUSED: Mapping[str, str] = {}
-
-
-class CatchUps(Protocol):
-    """What a connection asks when it is behind."""
-
-    def request(self, connection: Connection, channel: str, *, later: bool = False) -> None:
-        """Have `connection.page` called with the next page of a channel, now or in a moment."""
-        ...
 
 
 class Subscriptions(Protocol):
@@ -89,24 +83,27 @@ class Connection:
         self.types = types
         """The types of updates that it is sent."""
         self.socket: Socket
-        self.visible = True
-        """Whether anybody looks; it is sent everything either way."""
         self.positions: dict[str, Position] = {}
         self._floors: dict[str, int] = {}
         self._feeds: dict[str, Followed] = {}
-        self._behind: dict[str, None] = {}
-        """Channels whose next page waits for its turn, or for room in the outbox."""
         self._warned = False
         """Whether the client was told that its token ran out."""
-        self._asked: set[str] = set()
-        """Channels whose next page was asked for."""
-        self._catch_ups = catch_ups
+        self._backlog = Backlog(self, catch_ups)
         self._subscriptions = subscriptions
 
     @property
     def feeds(self) -> list[str]:
         """The feeds that it follows."""
         return list(self._feeds)
+
+    @property
+    def visible(self) -> bool:
+        """Whether anybody looks; hidden it is sent the same, in few frames."""
+        return self._backlog.pace.visible
+
+    @visible.setter
+    def visible(self, visible: bool) -> None:
+        self._backlog.visible(visible)
 
     def establish(self, feeds: Iterable[str], refused: Mapping[str, str] = NONE_REFUSED) -> None:
         """Greet the client and follow its first feeds; forbidden ones get an error."""
@@ -151,6 +148,7 @@ class Connection:
                 if stale:
                     self._send(self._reset_frame([feed], "epoch_changed"))
                 self._follow(feed, positions)
+        self._backlog.go_on()
         if faults:
             # One answer, however many: a frame must not cost more than it says.
             code, feed = faults[0]
@@ -165,8 +163,7 @@ class Connection:
                 for channel in channels_of(self.principal.user_id, feed):
                     self.positions.pop(channel, None)
                     self._floors.pop(channel, None)
-                    self._behind.pop(channel, None)
-                    self._asked.discard(channel)
+                    self._backlog.drop(channel)
 
     def refresh(self, principal: Principal, refused: Mapping[str, str] = NONE_REFUSED) -> None:
         """Go on with a new token of the same user; what is not allowed is followed no more."""
@@ -193,8 +190,13 @@ class Connection:
         if epoch != self.epoch:
             self.reset(epoch)
             return
-        # Without room in the outbox the batch counts as lost: the log has it.
-        complete = batch.updates is not None and self.socket.has_room
+        # Without room, or over the budget, the batch counts as lost: the log has it.
+        complete = (
+            batch.updates is not None
+            and position.continues(batch.start, batch.end)
+            and self.socket.has_room
+            and self._backlog.takes_live()
+        )
         verdict = position.live(batch.start, batch.end, complete=complete)
         if verdict is Verdict.SEND:
             frame = frames(self.types)
@@ -203,7 +205,8 @@ class Connection:
                 self._floors[batch.channel] = batch.floor
                 self.socket.send(frame)
         elif verdict is Verdict.CATCH_UP:
-            self._ask(batch.channel)
+            self._backlog.add(batch.channel)
+            self._backlog.go_on()
 
     def marks(self) -> Marks:
         """Where it is now."""
@@ -232,48 +235,64 @@ class Connection:
             if max(place.reached, place.target) > head:
                 self._restart(channel, "position_ahead")
             elif position.behind(head):
-                self._ask(channel)
+                self._backlog.add(channel)
             elif not position.catching_up and now.floors[channel] > self._floors.get(channel, 0):
                 # Nothing new, but something is gone: the page says so.
                 position.begin()
-                self._ask(channel)
+                self._backlog.add(channel)
+        self._backlog.go_on()
 
-    def page(self, page: Page, asked: Position, *, after: int, frames: PageFrames) -> None:
-        """Take a page of the log.
+    def take(self, turn: Turn) -> None:
+        """Take the pages of a turn that is over."""
+        self._backlog.over()
+        for piece in turn.pieces.values():
+            if turn.is_wanted(piece.page.channel):
+                self._compare(piece)
+        came = [piece for channel, piece in turn.pieces.items() if turn.is_wanted(channel)]
+        self._send_pages([piece for piece in came if self._is_news(piece)])
+        for piece in came:
+            self._move(piece)
+        for channel in turn.asked.keys() - turn.pieces.keys():
+            if turn.is_wanted(channel):
+                self._backlog.add_later(channel)
+        self._backlog.go_on()
 
-        Args:
-            page: The page.
-            asked: The position that it was asked for.
-            after: Where that was at the time.
-            frames: Its frame for each filter, made once for all connections.
-        """
-        if self.positions.get(page.channel) is not asked or asked.position != after:
-            return  # Unsubscribed or begun again meanwhile; a new request is under way.
-        self._asked.discard(page.channel)
+    def _compare(self, piece: Piece) -> None:
+        """Begin again where a page is of another log than the position that it was asked for."""
+        page = piece.page
         if page.epoch != self.epoch:
             self.reset(page.epoch)
-        elif after > page.head:
+        elif piece.after > page.head:
             self._restart(page.channel, "position_ahead")
-        else:
-            self._take(page, asked, after, frames)
-        self._go_on()
 
-    def _take(self, page: Page, position: Position, after: int, frames: PageFrames) -> None:
-        if page.updates or page.end > after or page.floor > self._floors.get(page.channel, 0):
-            self._floors[page.channel] = page.floor
-            self.socket.send(frames(self.types))
-        if position.page(page.end, more=page.more):
+    def _is_news(self, piece: Piece) -> bool:
+        page = piece.page
+        gone = page.floor > self._floors.get(page.channel, 0)
+        return bool(page.updates) or page.end > piece.after or gone
+
+    def _send_pages(self, pieces: list[Piece]) -> None:
+        if pieces:
+            self._floors.update((piece.page.channel, piece.page.floor) for piece in pieces)
+            self._backlog.sent()
+            self.socket.send(pages_frame(pieces, self.types))
+
+    def _move(self, piece: Piece) -> None:
+        page = piece.page
+        if self.positions[page.channel].page(page.end, more=page.more):
             self._announce(feed_of(page.channel))
-        elif page.end > after:
-            self._ask(page.channel)
+        elif page.end > piece.after:
+            self._backlog.add(page.channel)
         else:
             # The log is not yet where a push said that it is: asking at once would spin.
-            self._asked.add(page.channel)
-            self._catch_ups.request(self, page.channel, later=True)
+            self._backlog.add_later(page.channel)
+
+    def go_on(self) -> None:
+        """Ask for what it is behind in, as far as room and budget allow."""
+        self._backlog.go_on()
 
     def has_room(self) -> None:
         """The outbox has room again: go on with what waited for it."""
-        self._go_on()
+        self._backlog.go_on()
 
     def reset(self, epoch: str) -> None:
         """The log is another one: have the client drop its state, and start again from 0."""
@@ -285,14 +304,16 @@ class Connection:
             followed.announced = False
             for channel in channels_of(self.principal.user_id, feed):
                 self._begin(channel, 0)
+        self._backlog.go_on()
 
     def error(self, code: str, message: str) -> None:
         """Tell the client what is wrong."""
-        self._send(protocol.error(code, message, retryable=code in protocol.RETRYABLE))
+        self._send(protocol.error(code, message, retryable=code == "unavailable"))
 
     def leave(self) -> None:
         """The client is gone."""
         self.unsubscribe(self.feeds)
+        self._backlog.leave()
 
     def _follow(self, feed: str, positions: Mapping[str, int]) -> None:
         self._feeds[feed] = Followed()
@@ -304,9 +325,7 @@ class Connection:
         position = Position(start)
         position.begin()
         self.positions[channel] = position
-        # What was asked for before is no answer for this one.
-        self._asked.discard(channel)
-        self._ask(channel)
+        self._backlog.add(channel)
 
     def _restart(self, channel: str, reason: str) -> None:
         """A position that the log cannot have: drop the feed's state and start again."""
@@ -316,18 +335,6 @@ class Connection:
         for name in channels_of(self.principal.user_id, feed):
             self._floors.pop(name, None)
             self._begin(name, 0)
-
-    def _ask(self, channel: str) -> None:
-        self._behind[channel] = None
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Ask for pages, as many as may be under way while there is room."""
-        while self._behind and len(self._asked) < PAGES_OUTSTANDING_MAX and self.socket.has_room:
-            channel = next(iter(self._behind))
-            del self._behind[channel]
-            self._asked.add(channel)
-            self._catch_ups.request(self, channel)
 
     def _announce(self, feed: str) -> None:
         followed = self._feeds[feed]

@@ -10,9 +10,10 @@ import logging
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from gateway.catch_up import HeadCheck, LogReader
 from gateway.connection import Connection
 from gateway.frames import Frame
+from gateway.head_check import HeadCheck
+from gateway.log_reader import LogReader
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.limits import (
     DEGRADED_AFTER_SECONDS,

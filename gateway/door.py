@@ -17,7 +17,7 @@ from starlette.types import Receive
 
 from gateway.connection import Connection
 from livefeed.access import Principal
-from livefeed.cursor import Cursor, resolve
+from livefeed.cursor import Cursor
 from livefeed.errors import Refused
 from livefeed.filters import Types
 from livefeed.identity import is_feed
@@ -55,7 +55,11 @@ class Visit:
         )
 
     def begin(self, gateway: Gateway, connection: Connection) -> None:
-        """Greet the client and follow its feed from its cursor."""
+        """Greet the client and follow its feed from its cursor.
+
+        Raises:
+            CursorRefused: It is not one, or another user's; nothing was written yet.
+        """
         cursor = self.cursor
         field = None if cursor is None else CursorField(cursor.epoch, dict(cursor.positions))
         connection.establish([])
@@ -69,7 +73,7 @@ async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
 
     Raises:
         Overloaded: There is no room for it now.
-        Refused: For the origin, the token, the feed, the types or the cursor.
+        Refused: For the origin, the token, the feed, the types or a cursor that is none.
         Unavailable: The log was not reached yet.
     """
     async with gateway.admit(request) as visitor:
@@ -80,8 +84,6 @@ async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
         cursor = parse_position(text)
         # One that is out of date is found out by the first page, and answered by a reset.
         epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
-        if cursor is not None:
-            resolve(cursor, epoch=epoch, user_id=principal.user_id)
         yield Visit(principal, feed, visitor.types, cursor, epoch)
 
 

@@ -70,6 +70,15 @@ class AnswerSocket:
         self.closed = True
         self._changed.set()
 
+    @property
+    def pending_bytes(self) -> int:
+        """None: what was gathered goes out as one answer."""
+        return 0
+
+    def cut(self, code: CloseCode, reason: str) -> None:
+        """Answer with what is there."""
+        self.close(code, reason)
+
     def end(self) -> None:
         """Nothing to let go of."""
 

@@ -14,7 +14,8 @@ from gateway.connection import Connection
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.seen import Marker, Seen, mark_seen
 from livefeed.cursor import Cursor, resolve
-from livefeed.errors import LivefeedError
+from livefeed.errors import FrameRefused, LivefeedError
+from livefeed.identity import is_id
 from livefeed.limits import SEEN_ROWS_MAX, SEEN_SECONDS, SEEN_WAITING_MAX
 from livefeed.protocol import Seen as SeenFrame
 
@@ -60,7 +61,14 @@ class SeenReport:
         self._failing = False
 
     def note(self, connection: Connection, frame: SeenFrame) -> None:
-        """A client says what it has shown; raises CursorRefused."""
+        """A client says what it has shown.
+
+        Raises:
+            FrameRefused: The device's name is none: Postgres would refuse others' markers with it.
+            CursorRefused: The cursor is not one, or another user's.
+        """
+        if not is_id(frame.device):
+            raise FrameRefused("frame_invalid", "device has characters of control")
         user_id = connection.principal.user_id
         cursor = Cursor(frame.cursor.epoch, frame.cursor.positions)
         positions = resolve(cursor, epoch=connection.epoch, user_id=user_id)

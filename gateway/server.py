@@ -19,15 +19,17 @@ from gateway.admission import Admission
 from gateway.app import Asgi, Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.authorizer import Authorize, Authorizer
-from gateway.catch_up import CatchUp, HeadCheck, LogReader
+from gateway.catch_up import CatchUp
 from gateway.connection import Connection
 from gateway.degraded import Degraded
 from gateway.drain import Lifetimes, drain
 from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
+from gateway.head_check import HeadCheck
 from gateway.hub import Hub
 from gateway.listening import Doors, listen
 from gateway.load_level import Load
+from gateway.log_reader import LogReader
 from gateway.presence import Presence, PresenceReport
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
@@ -47,6 +49,9 @@ logger = logging.getLogger(__name__)
 CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
 REFUSALS = ("without completing handshake", "Invalid HTTP request", "Unsupported upgrade")
+
+HANDED_OVER_SECONDS = 0.5
+"""How long a process that accepts no more answers handshakes before it drains."""
 
 
 class Access(NamedTuple):
@@ -162,6 +167,8 @@ async def run_gateway(
         if doors.handed_over.is_set():
             for server in (*public.servers, *ops.servers):
                 server.close()
+            # Whoever was accepted just now is served, not refused.
+            await asyncio.sleep(HANDED_OVER_SECONDS)
         await drain(
             gateway, wait_seconds=settings.drain_wait_seconds, seconds=settings.drain_seconds
         )

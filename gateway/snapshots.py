@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.catch_up import LogReader
+from gateway.log_reader import LogReader
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Page
 from livefeed.channel import channels_of, client_name

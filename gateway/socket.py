@@ -36,6 +36,11 @@ class Socket(Protocol):
         """Whether more may be sent now."""
         ...
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that were sent and are not written yet."""
+        ...
+
     async def room(self) -> None:
         """Return when there is room: who does not read what we answer is not listened to."""
         ...
@@ -46,6 +51,10 @@ class Socket(Protocol):
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what was sent."""
+        ...
+
+    def cut(self, code: CloseCode, reason: str) -> None:
+        """Close without what waits: who does not read it has to come back for it."""
         ...
 
     def end(self) -> None:
@@ -112,6 +121,15 @@ class DirectSocket:
         if not self.closed:
             self._writer.close(int(code), reason)
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that were written and not taken by the system yet."""
+        return 0 if self.closed else self._writer.waiting()
+
+    def cut(self, code: CloseCode, reason: str) -> None:
+        """Close; what the client does not read is thrown away in a moment."""
+        self.close(code, reason)
+
     def end(self) -> None:
         """Let go of the connection."""
         self.closed, self.has_room = True, False
@@ -165,14 +183,24 @@ class OutboxSocket:
             self._full = True
             self._room.clear()
         if self._bytes >= OUTBOX_BYTES_LIMIT:
-            self._outbox.clear()
-            self.close(CloseCode.TOO_SLOW, "come back")
+            self.cut(CloseCode.TOO_SLOW, "come back")
         self._wake.set()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what is in the outbox."""
         self._close = self._close or (int(code), reason)
         self._wake.set()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that were sent and are not written yet."""
+        return self._bytes
+
+    def cut(self, code: CloseCode, reason: str) -> None:
+        """Close without what is in the outbox."""
+        self._bytes -= sum(len(frame.payload) for frame in self._outbox)
+        self._outbox.clear()
+        self.close(code, reason)
 
     def end(self) -> None:
         """Stop writing."""

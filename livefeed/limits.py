@@ -122,8 +122,25 @@ INBOUND_COST_BYTES: Final = 128
 work too."""
 INBOUND_FRAGMENTS_MAX: Final = 64
 """Most fragments of one message from a client."""
-PAGES_OUTSTANDING_MAX: Final = 4
-"""Pages of the log that one connection may wait for at once."""
+TURN_CHANNELS_MAX: Final = 16
+"""Channels that one connection catches up in at once: their pages share the bytes of one, and go
+into one frame."""
+PAGES_HELD_BYTES_MAX: Final = 256 * MIB
+"""Bytes of pages that clients of one gateway have been given and not read; above it no further page
+is read, and who has read nothing for a while is closed with "come back"."""
+PAGES_HELD_SECONDS_MAX: Final = 5.0
+"""That while."""
+REPLICA_SECONDS_MAX: Final = 1.0
+"""How long a catch-up waits for the replica before it asks the primary."""
+FRAMES_A_SECOND_MAX: Final = 10
+"""Most frames of updates to one connection in any second; what does not fit comes from the log, in
+one frame."""
+FRAMES_BURST: Final = 4
+"""As many of them may follow each other at once; the others come one by one."""
+HIDDEN_FRAME_SECONDS: Final = 10.0
+"""A connection that nobody looks at is sent a frame of updates this seldom."""
+HIDDEN_FRAMES_BURST: Final = 4
+"""As many of them may follow each other at once when there was nothing to send for long."""
 GATHERED_BYTES_MAX: Final = 16 * MIB
 """Most bytes of one gathered read: its channels share them."""
 HEAD_CHECK_SECONDS: Final = 15.0
@@ -136,7 +153,7 @@ DEGRADED_AFTER_SECONDS: Final = 1.0
 """For how long NATS or the log has to be away before clients are told."""
 TOKEN_BYTES_MAX: Final = 8 * KIB
 """Longest token, checked before it is decoded."""
-CURSOR_BYTES_MAX: Final = 16 * KIB
+CURSOR_BYTES_MAX: Final = 4 * KIB
 """Longest cursor in a URL or in `Last-Event-ID`."""
 POLL_WAIT_SECONDS: Final = 25
 """How long a long poll waits when it does not say for how long."""

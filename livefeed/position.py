@@ -32,6 +32,10 @@ class Position:
         self.target = position
         self.catching_up = False
 
+    def continues(self, start: int, end: int) -> bool:
+        """Whether a live batch that covers (start, end] would be sent, were it complete."""
+        return start <= self.position < end and not self.catching_up
+
     def live(self, start: int, end: int, *, complete: bool) -> Verdict:
         """Take note of a live batch that covers (start, end].
 

@@ -50,12 +50,14 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "postgresql://livefeed@127.0.0.1:5432/livefeed",
-        description="The Postgres primary: the log.",
+        description="The Postgres primary: the log. With several hosts, and "
+        "`target_session_attrs=read-write` behind them, a standby that is promoted is found.",
         repr=False,
     )
     replica_url: str | None = Field(
         None,
-        description="A streaming replica; catch-up reads go there while it is close behind.",
+        description="A streaming replica; catch-up reads go there while it has what the primary "
+        "has, else to the primary.",
         repr=False,
     )
     database_pool_connections: int = Field(

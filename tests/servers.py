@@ -190,6 +190,23 @@ class OwnServers:
         await self.postgres.stop()
 
 
+@contextlib.contextmanager
+def frozen(server: PostgresServer | PostgresReplica) -> Iterator[None]:
+    """Stop all processes of a PostgreSQL for a while: it hangs, and is not gone."""
+    pid = int((server.data / "postmaster.pid").read_text(encoding="ascii").split()[0])
+    postmaster = psutil.Process(pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
 def _tails(logs: Iterable[Path]) -> Iterable[tuple[str, str]]:
     for log in logs:
         if log.exists():

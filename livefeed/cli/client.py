@@ -13,6 +13,7 @@ from livefeed_client.address import http_url
 
 from livefeed.access import principal_of
 from livefeed.adapters.tokens import sign
+from livefeed.cli.terminal import printable
 from livefeed.identity import is_feed
 from livefeed.settings import Settings
 
@@ -98,13 +99,3 @@ def short_content(content: Mapping[str, Any]) -> str:
     """A content without its id as one short line."""
     rest = {name: value for name, value in content.items() if name != "id"}
     return printable(json.dumps(rest, ensure_ascii=False), CONTENT_CHARACTERS_MAX)
-
-
-def printable(text: str, characters_max: int = 128) -> str:
-    """A text that neither breaks a line nor commands a terminal."""
-    cut = text if len(text) <= characters_max else text[: characters_max - 1] + "…"
-    if cut.isprintable():
-        return cut
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut
-    )

@@ -15,11 +15,11 @@ import click
 from livefeed.adapters.nats.dead_letters import DeadLetters
 from livefeed.adapters.nats.facts import dead_letter_counts
 from livefeed.adapters.nats.publish import Publisher
-from livefeed.cli.client import printable
 from livefeed.cli.environment import command_settings
 from livefeed.cli.moments import moment
 from livefeed.cli.replaying import FAILURES_SHOWN_MAX, Replay, Result, Selection
 from livefeed.cli.running import nats_connection, run
+from livefeed.cli.terminal import printable
 from livefeed.dead_letter import DeadLetter
 from livefeed.errors import DeadLetterReason, Misconfigured, Refused
 from livefeed.limits import STREAM_MESSAGE_BYTES_MAX

@@ -13,7 +13,6 @@ import click
 
 from livefeed.adapters.postgres.follows import FollowRow, add_follows, end_follows, follow_pages
 from livefeed.adapters.postgres.pool import Pool
-from livefeed.cli.client import printable
 from livefeed.cli.environment import command_settings
 from livefeed.cli.lines import (
     LINE_BYTES_MAX,
@@ -27,6 +26,7 @@ from livefeed.cli.parameters import ID
 from livefeed.cli.progress import progress, say
 from livefeed.cli.running import reached_primary, run
 from livefeed.cli.sending import Tally
+from livefeed.cli.terminal import printable
 from livefeed.errors import Refused
 from livefeed.follow import Follow, parse_follow
 from livefeed.limits import AUDIENCE_ROWS_MAX

@@ -9,10 +9,10 @@ import click
 
 from livefeed.adapters.postgres.mutes import add_mutes, mute_pages, remove_mutes
 from livefeed.adapters.postgres.pool import Pool
-from livefeed.cli.client import printable
 from livefeed.cli.environment import command_settings
 from livefeed.cli.parameters import FEED, ID
 from livefeed.cli.running import reached_primary, run
+from livefeed.cli.terminal import printable
 
 APPLICATION = "livefeed-mute"
 

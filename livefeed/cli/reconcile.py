@@ -14,12 +14,12 @@ import click
 from livefeed.adapters.nats.progress import settled
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.stored import first_since, held_by
-from livefeed.cli.client import printable
 from livefeed.cli.environment import command_settings
 from livefeed.cli.moments import moment
 from livefeed.cli.plugins import audience_resolver
 from livefeed.cli.reconciling import Missing, Reconciler, index_letters
 from livefeed.cli.running import nats_connection, primary_pool, run
+from livefeed.cli.terminal import printable
 from livefeed.limits import RECONCILE_WAIT_SECONDS
 from livefeed.moment import moment_text
 from livefeed.reconcile import STATES

@@ -9,10 +9,10 @@ import click
 from livefeed import subjects
 from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.postgres.revocations import add_revocation, read_revocations
-from livefeed.cli.client import printable
 from livefeed.cli.environment import command_settings
 from livefeed.cli.parameters import ID
 from livefeed.cli.running import reached_primary, run
+from livefeed.cli.terminal import printable
 from livefeed.control import Revoked, encode
 from livefeed.errors import Unavailable
 from livefeed.limits import REVOCATION_READ_SECONDS, REVOCATION_SECONDS

@@ -10,9 +10,10 @@ import httpx
 from livefeed_client import Snapshot, SnapshotRefused, fetch_snapshot
 from livefeed_client.state import Item
 
-from livefeed.cli.client import feed_names, gateway_url, printable, short_content, token_source
+from livefeed.cli.client import feed_names, gateway_url, short_content, token_source
 from livefeed.cli.environment import command_settings
 from livefeed.cli.running import run
+from livefeed.cli.terminal import printable
 from livefeed.errors import AccessRefused, Refused, Unavailable
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import click
 from livefeed_client import LiveFeed, LiveFeedClosed
 
-from livefeed.cli.client import feed_names, gateway_url, printable, short_content, token_source
+from livefeed.cli.client import feed_names, gateway_url, short_content, token_source
 from livefeed.cli.environment import command_settings
 from livefeed.cli.running import leave_on_signals, run
+from livefeed.cli.terminal import printable
 from livefeed.errors import AccessRefused, Refused
 
 FEED_FAULTS = {"feed_forbidden", "feed_invalid", "too_many_feeds"}

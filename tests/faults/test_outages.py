@@ -32,12 +32,24 @@ class CarefulPublisher:
         self._stack = stack
         self._choices = choices
         self._stopped = False
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._paused = asyncio.Event()
         self.sent: dict[str, list[dict[str, Any]]] = {user: [] for user in USERS}
         self._task = asyncio.create_task(self._run(), name="careful-publisher")
 
     async def stop(self) -> None:
         self._stopped = True
         await self._task
+
+    async def pause(self) -> None:
+        """Publish nothing more for now; returns when the last one was accepted."""
+        self._flows.clear()
+        await self._paused.wait()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._flows.set()
 
     async def publish(self, user: str, one: dict[str, Any], lane: Any) -> None:
         self.sent[user].append(one)
@@ -54,6 +66,9 @@ class CarefulPublisher:
     async def _run(self) -> None:
         number = 0
         while not self._stopped:
+            if not self._flows.is_set():
+                self._paused.set()
+                await self._flows.wait()
             number += 1
             user = self._choices.choice(USERS)
             one = an_update(self._choices, number, user=user, feed="home")

@@ -88,6 +88,7 @@ COMMANDS: dict[str, list[Messages]] = {
     "129 feeds in a frame": [[subscribe(*names(FEEDS_MAX + 1))]],
     "the token again": [['{"type":"refresh","token":"{token}"}'] * 2],
     "another user's token": [['{"type":"refresh","token":"{foreign}"}']],
+    "a token of more than 8 KiB": [[json.dumps({"type": "refresh", "token": "x" * 9_000})]],
     "a token that ran out": [['{"type":"refresh","token":"{old}"}']],
     "`seen` of what was never sent": [
         ['{"type":"seen","cursor":{"epoch":"{epoch}","positions":{"me/home":41}}}']

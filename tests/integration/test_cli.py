@@ -306,10 +306,11 @@ async def test_snapshot_is_the_feed_in_its_order(stack: Stack) -> None:
     expected[7]["engagement"] = {"likes": 3}
     assert said["items"] == expected
     assert "me/home=" in said["cursor"]
+    assert said["unread"] == 229
     table = await _ask(stack, "snapshot", "--user", "alice", "--feed", "home")
     assert len(table.stdout.splitlines()) == 230
     assert "p007" in table.stdout
-    assert table.stdout.splitlines()[-1].startswith("229 items, cursor ")
+    assert table.stdout.splitlines()[-1].startswith("229 items, 229 unread, cursor ")
 
 
 def _item(number: int) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from livefeed import subjects
+from livefeed.adapters.nats.connection import Connection
 from livefeed.limits import LOAD_ANNOUNCED_SECONDS_MAX
 from tests.servers import Process, Stack, until, update
 
 FAST = 0.1
 """Seconds between samples: what takes 35 s with the usual second takes 3.5."""
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NEVER = [None, None]
 CALM: dict[str, Any] = dict.fromkeys(("cpu", "memory", "loop_lag", "lane_lag"), NEVER)
 
@@ -82,7 +84,7 @@ async def test_low_waits_while_high_is_late(stack: Stack) -> None:
     """Real lag of high pauses low, refuses nobody, and ends with it."""
     # A message of high that waited at all calls for critical; one that waits for none for nothing.
     thresholds = {**CALM, "lane_lag": [1e-5, 1e-5]}
-    await stack.start_gateway(load_thresholds=thresholds, load_sample_seconds=FAST)
+    await stack.start_gateway(load_thresholds=thresholds, load_sample_seconds=0.3)
     await stack.start_pool()
     follower = stack.follow("alice", ["home", "other"])
     await follower.caught_up()
@@ -110,22 +112,47 @@ async def test_low_waits_while_high_is_late(stack: Stack) -> None:
     await until(lambda: "second" in follower.ids("other"), seconds=20, what="low goes on")
 
 
+async def say_critical(nats: Connection) -> None:
+    """Be one of two gateways, and critical."""
+    while True:
+        nats.send(subjects.CONTROL_LOAD, b'{"gateway": "g", "level": "critical"}')
+        await asyncio.sleep(0.5)
+
+
+async def publish_traced(stack: Stack) -> None:
+    """Publish an update of high with a trace."""
+    one = update(id="traced")
+    await (await stack.nats()).publish(
+        subjects.updates("high", "tests"),
+        json.dumps(one).encode(),
+        headers={"Nats-Msg-Id": one["updateId"], "traceparent": TRACE},
+    )
+
+
 async def test_a_silent_gateway_does_not_pause_for_ever(stack: Stack) -> None:
-    """What a gateway said counts for a while."""
+    """What a gateway said pauses low and stops tracing, and counts for a while."""
     await stack.start_gateway(load_sample_seconds=10.0)
     await stack.start_pool()
     follower = stack.follow("alice")
     await follower.caught_up()
     await stack.publish([update(id="first")], "low")
     await until(lambda: follower.ids("home") == ["first"], what="low is served")
-    nats = await stack.nats()
-    said = {"gateway": "g", "level": "critical"}
-    nats.send(subjects.CONTROL_LOAD, json.dumps(said).encode())
+    nats, traced = await stack.nats(), []
+    nats.subscribe_direct(
+        subjects.live_user("alice"),
+        lambda _subject, _reply, headers, _payload: traced.append(b"traceparent" in headers),
+    )
+    await publish_traced(stack)
+    await until(lambda: traced == [True], what="a live message carries its trace")
     nats.send(subjects.CONTROL_LOAD, b"nonsense")
-    await nats.flush()
+    saying = asyncio.create_task(say_critical(nats))
+    # The workers look a few times a second at what they pull.
     await asyncio.sleep(1.0)
     await stack.publish([update(id="second")], "low")
-    await asyncio.sleep(1.5)
+    await publish_traced(stack)
+    await until(lambda: traced == [True, False], what="a live message without its trace")
+    await asyncio.sleep(1.0)
     assert "second" not in follower.ids("home"), "low is paused"
+    saying.cancel()
     limit = LOAD_ANNOUNCED_SECONDS_MAX + 10
     await until(lambda: "second" in follower.ids("home"), seconds=limit, what="low goes on")

@@ -35,9 +35,13 @@ async def test_what_any_device_has_shown_is_read(stack: Stack) -> None:
             cursor = {"epoch": laptop.state.cursor.epoch, "positions": {"me/home": seq}}
             await laptop.send({"type": "seen", "device": "laptop", "cursor": cursor})
             await until(lambda seq=seq: unread(stack, 2 if seq == 1 else 0), what="it is noted")
+        for device in ("a\0b", "a\nb", "\x7f"):
+            refused = len(laptop.frames_of("error"))
+            await laptop.send({"type": "seen", "device": device, "cursor": cursor})
+            await until(lambda n=refused: len(laptop.frames_of("error")) > n, what="it is refused")
         foreign = {"epoch": laptop.state.cursor.epoch[:-1] + "x", "positions": {}}
         await laptop.send({"type": "seen", "device": "laptop", "cursor": foreign})
-        await until(lambda: laptop.frames_of("error"), what="a bad cursor is refused")
+        await until(lambda: len(laptop.frames_of("error")) == 4, what="a bad cursor is refused")
     await stack.publish([update(id="p4")])
     await stack.settled()
     printed = await stack.command(

@@ -2,24 +2,64 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import psutil
 import pytest
-from websockets.asyncio.client import connect
+from livefeed_client import FeedState
+from websockets.asyncio.client import ClientConnection, connect
 
-from tests.servers import Stack, until, update
+from livefeed.limits import FRAMES_A_SECOND_MAX, HIDDEN_FRAME_SECONDS, HIDDEN_FRAMES_BURST
+from tests.servers import Follower, Stack, until, update
 
 MIB = 1024 * 1024
 WIRES = pytest.mark.parametrize("wire", ["guarded", "stock"])
 """Both writers: over the frame extension, and over plain ASGI."""
 
 
-def bare(stack: Stack, user: str) -> connect:
+def bare(stack: Stack, user: str, feeds: str = "") -> connect:
     """A connection that reads only when it is asked to."""
     headers = {"Authorization": f"Bearer {stack.token(user)}"}
-    url = stack.url.replace("http", "ws", 1) + "/v1/ws"
-    return connect(url, additional_headers=headers, max_queue=1, compression=None)
+    url = f"{stack.url.replace('http', 'ws', 1)}/v1/ws?feeds={feeds}"
+    return connect(url, additional_headers=headers, max_queue=1, max_size=4 * MIB, compression=None)
+
+
+async def publish_much(stack: Stack, *, seconds: float) -> dict[str, int]:
+    """Publish 8 KB items for everyone, some 100 a second; returns the newest number of each."""
+    newest: dict[str, int] = {}
+    until_at = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < until_at:
+        updates = []
+        for _ in range(10):
+            number += 1
+            item = f"p{number % 40}"
+            newest[item] = number
+            content = {"id": item, "n": number, "x": "x" * 8000}
+            updates.append(update(None, audience={"feed": True}, content=content))
+        await stack.publish(updates, "high")
+        await asyncio.sleep(0.1)
+    return newest
+
+
+def shown(state: FeedState) -> dict[str, int]:
+    """The number of each item that a client shows."""
+    return {item.id: item.content["n"] for item in state.items("home")}
+
+
+async def read_slowly(socket: ClientConnection, state: FeedState) -> None:
+    """Read a frame now and then."""
+    while True:
+        state.apply(json.loads(await socket.recv()))
+        await asyncio.sleep(0.5)
+
+
+async def read_until(socket: ClientConnection, state: FeedState, newest: dict[str, int]) -> None:
+    """Read on until the client shows the newest of everything."""
+    async with asyncio.timeout(20):
+        while shown(state) != newest:
+            state.apply(json.loads(await socket.recv()))
 
 
 @WIRES
@@ -45,6 +85,44 @@ async def test_a_reader_that_pauses_gets_everything(stack: Stack, wire: str) -> 
                 if frame["type"] == "caught_up":
                     break
     assert len(seen) == 120
+
+
+async def test_readers_of_every_kind_end_exact_under_load(stack: Stack) -> None:
+    """Normal, hidden, slow, and one that reads nothing: few frames each, and all of the log."""
+    await stack.start_gateway()
+    await stack.start_pool()
+    normal = [stack.follow(user) for user in ("alice", "bob")]
+    hidden = [stack.follow(user) for user in ("alice", "carol", "dave")]
+    for reader in (*normal, *hidden):
+        await reader.caught_up()
+    for reader in hidden:
+        await reader.client.set_visibility(visible=False)
+    began_at = time.monotonic()
+    slow, silent = await bare(stack, "alice", "home"), await bare(stack, "erin", "home")
+    state = FeedState()
+    reading = asyncio.create_task(read_slowly(slow, state))
+    newest = await publish_much(stack, seconds=6)
+    await stack.settled()
+
+    def is_exact(reader: Follower) -> bool:
+        return shown(reader.state) == newest
+
+    for reader in normal:
+        await until(lambda reader=reader: is_exact(reader), what="a normal reader has all")
+    seconds = time.monotonic() - began_at
+    for reader in normal:
+        frames = reader.frames_of("feed_updates")
+        assert len(frames) <= FRAMES_A_SECOND_MAX * (seconds + 1)
+        assert any(frame["replay"] for frame in frames), "the load was above the budget"
+    for reader in hidden:
+        most = HIDDEN_FRAMES_BURST + 2 + seconds / HIDDEN_FRAME_SECONDS
+        assert len(reader.frames_of("feed_updates")) <= most
+        await reader.client.set_visibility(visible=True)
+    for reader in hidden:
+        await until(lambda reader=reader: is_exact(reader), what="a hidden one has all once shown")
+    reading.cancel()
+    await read_until(slow, state, newest)
+    await read_until(silent, FeedState(), newest)
 
 
 async def test_who_does_not_read_answers_is_not_listened_to(stack: Stack) -> None:

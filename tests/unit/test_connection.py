@@ -18,13 +18,19 @@ from msgspec import Raw
 
 from gateway.connection import Connection
 from gateway.frames import Frame
-from gateway.update_frames import live_frame, page_frame
+from gateway.turn import Turn
+from gateway.update_frames import Piece, live_frame
 from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Heads, Page, StoredUpdate
 from livefeed.cursor import client_epoch
 from livefeed.errors import Refused
+from livefeed.limits import (
+    FRAMES_A_SECOND_MAX,
+    FRAMES_BURST,
+    HIDDEN_FRAME_SECONDS,
+    HIDDEN_FRAMES_BURST,
+)
 from livefeed.messages import LiveChannel, public_update
-from livefeed.position import Position
 from livefeed.protocol import CursorField, Subscribe, decode_frame
 
 USER = "alice"
@@ -82,13 +88,17 @@ class ModelLog:
 
 
 class World:
-    """A log of two channels, a connection, a client, and requests for pages that wait."""
+    """A log of two channels, a connection, a client, turns that wait for pages, and a clock."""
 
     def __init__(self, choices: random.Random) -> None:
         self.choices = choices
         self.epoch = "epoch1"
         self.logs = {name: ModelLog(name) for name in CHANNELS}
-        self.requests: list[tuple[str, int, Position]] = []
+        self.turns: list[Turn] = []
+        self.clock = 1000.0
+        self.wake_at: float | None = None
+        self.sent_at: list[float] = []
+        """When frames of updates were sent on this connection."""
         self.full = False
         self.client = FeedState()
         self.resets = 0
@@ -98,11 +108,28 @@ class World:
 
     # What a connection needs of its surroundings.
 
-    def request(self, connection: Connection, channel: str, *, later: bool = False) -> None:
-        """Have a page sent some time."""
+    def now(self) -> float:
+        """The clock."""
+        return self.clock
+
+    def request(self, turn: Turn) -> None:
+        """Have its pages sent some time."""
+        if turn.connection is self.connection:
+            assert not self.turns, "one turn at a time"
+            self.turns.append(turn)
+
+    def wake(self, connection: Connection, at: float) -> None:
+        """Go on when the clock is there."""
+        assert at > self.clock
         if connection is self.connection:
-            position = connection.positions[channel]
-            self.requests.append((channel, position.position, position))
+            self.wake_at = at
+
+    def retry_at(self) -> float:
+        """In a moment."""
+        return self.clock + 0.5
+
+    def forget(self, _connection: Connection) -> None:
+        """Nothing to do: it is never called again."""
 
     def follow(self, _connection: Connection, _feed: str) -> None:
         """Nothing to do: pushes are offered by hand."""
@@ -118,7 +145,11 @@ class World:
         """Give a frame to the client, and check that no item goes back."""
         parsed = json.loads(frame.payload)
         self.frames.append(parsed)
-        assert not self.full or parsed["type"] != "feed_updates" or parsed["replay"]
+        if parsed["type"] == "feed_updates":
+            assert not self.full or parsed["replay"]
+            self.sent_at.append(self.clock)
+            within = [at for at in self.sent_at if at > self.clock - 1]
+            assert len(within) <= FRAMES_A_SECOND_MAX
         if parsed["type"] in {"reset", "connection_established"}:
             self.seen.clear()
             self.resets += parsed["type"] == "reset"
@@ -132,7 +163,9 @@ class World:
 
     def connect(self) -> None:
         """Connect, with the cursor that the client holds."""
-        self.requests.clear()
+        self.turns.clear()
+        self.sent_at.clear()
+        self.wake_at = None
         self.full = False
         self.connection = Connection(
             "c", Principal(USER, ("*",), 2e9), epoch=self.epoch, catch_ups=self, subscriptions=self
@@ -154,18 +187,55 @@ class World:
         for _ in range(self.choices.choice([0, 1, 1, 1, 2])):
             self.connection.live(self.epoch, batch, functools.partial(live_frame, batch))
 
-    def answer(self) -> None:
-        """One waiting request gets its page."""
-        if self.requests:
-            number = self.choices.randrange(len(self.requests))
-            channel, after, asked = self.requests.pop(number)
-            page = self.logs[channel].page(after, self.epoch, self.choices.randint(1, 3))
-            self.give(page, asked, after)
+    def write_many(self) -> None:
+        """More than the budget allows live."""
+        for _ in range(12):
+            self.write()
+            self.clock += 0.01
 
-    def give(self, page: Page, asked: Position, after: int) -> None:
-        """A page comes."""
-        frames = functools.partial(page_frame, page, after)
-        self.connection.page(page, asked, after=after, frames=frames)
+    def answer(self) -> None:
+        """The turn that waits gets its pages; some of them could not be read."""
+        if self.turns:
+            turn = self.turns.pop()
+            for channel, after in turn.places:
+                page = self.logs[channel].page(after, self.epoch, self.choices.randint(1, 3))
+                failed = self.choices.random() < 0.1
+                turn.give(channel, None if failed else Piece(page, after))
+            self.connection.take(turn)
+
+    def answer_whole(self) -> None:
+        """The turn that waits gets all there is."""
+        turn = self.turns.pop()
+        for channel, after in turn.places:
+            turn.give(channel, Piece(self.logs[channel].page(after, self.epoch, 99), after))
+        self.connection.take(turn)
+
+    def give(self, turn: Turn, page: Page) -> None:
+        """The one page of a turn comes."""
+        self.turns.remove(turn)
+        ((channel, after),) = turn.places
+        assert turn.give(channel, Piece(page, after))
+        self.connection.take(turn)
+
+    def tick(self) -> None:
+        """A moment passes."""
+        self.pass_time(self.choices.choice([0.001, 0.05, 0.3, 2.0]))
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes, and wakes the connection when it asked for it."""
+        end = self.clock + seconds
+        while self.wake_at is not None and self.wake_at <= end:
+            self.clock, self.wake_at = self.wake_at, None
+            self.connection.go_on()
+        self.clock = end
+
+    def hide(self) -> None:
+        """Nobody looks."""
+        self.connection.visible = False
+
+    def show(self) -> None:
+        """Somebody looks."""
+        self.connection.visible = True
 
     def resubscribe(self) -> None:
         """The client leaves the feed and comes back to it, from the beginning."""
@@ -220,14 +290,24 @@ class World:
         self.answer_all()
 
     def answer_all(self) -> None:
-        """Every request, and those that follow from it, gets its page."""
+        """Every turn, and those that follow from it, gets its pages, as time allows."""
         for _ in range(1000):
-            self.answer()
-        assert not self.requests
+            if self.turns:
+                self.answer()
+            elif self.wake_at is not None and not self.full:
+                self.pass_time(self.wake_at - self.clock)
+            else:
+                break
+        assert not self.turns
+
+    @property
+    def asked(self) -> list[tuple[str, int]]:
+        """What is asked for, in order."""
+        return sorted(place for turn in self.turns for place in turn.places)
 
 
-ACTIONS = ("write",) * 8 + ("answer", "answer_all") * 3
-ACTIONS += ("trim", "fill", "connect", "check_heads", "restore", "resubscribe")
+ACTIONS = ("write",) * 8 + ("answer", "answer_all") * 3 + ("write_many", "tick") * 2
+ACTIONS += ("trim", "fill", "connect", "check_heads", "restore", "resubscribe", "hide", "show")
 
 
 @settings(max_examples=400)
@@ -263,8 +343,7 @@ def test_a_batch_of_another_epoch_resets_at_once() -> None:
     world.connection.live("epoch2", batch, functools.partial(live_frame, batch))
     assert world.client.cursor is not None
     assert world.client.cursor.epoch.startswith("epoch2.")
-    asked = sorted(request[:2] for request in world.requests)
-    assert asked == [("topic:home", 0), ("user:alice/home", 0)]
+    assert world.asked == [("topic:home", 0), ("user:alice/home", 0)]
 
 
 def test_a_catch_up_goes_on_until_it_reached_what_was_pushed_meanwhile() -> None:
@@ -276,24 +355,98 @@ def test_a_catch_up_goes_on_until_it_reached_what_was_pushed_meanwhile() -> None
     early = log.page(0, "epoch1", 9)
     batch = log.write("c", 0)
     world.connection.live("epoch1", batch, functools.partial(live_frame, batch))
-    ((_, _, asked),) = world.requests
-    world.requests.clear()
-    world.give(early, asked, 0)
-    assert [request[:2] for request in world.requests] == [("topic:home", 2)]
+    (turn,) = world.turns
+    world.give(turn, early)
+    assert world.asked == [("topic:home", 2)]
 
 
 def test_a_cursor_ahead_of_the_log_starts_again() -> None:
     """A forged position, or a log that lost its end, must not hide what comes."""
     world = quiet_world()
     world.connection.unsubscribe(["home"])
+    world.logs["topic:home"].write("a", 0)
     epoch = client_epoch("epoch1", USER)
     world.connection.subscribe(["home"], CursorField(epoch, {"me/home": 99}))
-    (request,) = [one for one in world.requests if one[1] == 99]
-    page = world.logs[request[0]].page(99, "epoch1", 9)
-    world.give(page, request[2], 99)
-    assert world.frames[-1]["type"] == "reset"
-    assert world.frames[-1]["reason"] == "position_ahead"
-    assert ("user:alice/home", 0) in [request[:2] for request in world.requests]
+    assert world.asked == [("topic:home", 0), ("user:alice/home", 99)]
+    before = len(world.frames)
+    world.answer_whole()
+    (reset,) = world.frames[before:]
+    assert (reset["type"], reset["reason"]) == ("reset", "position_ahead")
+    assert world.asked == [("topic:home", 0), ("user:alice/home", 0)]
+    world.answer_whole()
+    assert [frame["type"] for frame in world.frames[before + 1 :]] == ["feed_updates", "caught_up"]
+
+
+def pushed(world: World, item: str) -> None:
+    """An update of the topic is flushed, and its push comes."""
+    batch = world.logs["topic:home"].write(item, 0)
+    world.connection.live("epoch1", batch, functools.partial(live_frame, batch))
+
+
+def updates_since(world: World, number: int) -> list[dict[str, Any]]:
+    """The frames of updates after the first `number` frames."""
+    return [frame for frame in world.frames[number:] if frame["type"] == "feed_updates"]
+
+
+def test_what_exceeds_the_budget_comes_in_one_frame() -> None:
+    """Forty batches at once: a few live, then one page with the newest entry of each item."""
+    world = quiet_world()
+    before = len(world.frames)
+    for number in range(40):
+        pushed(world, f"item{number % 5}")
+    world.pass_time(1)
+    world.answer_whole()
+    *live, page = updates_since(world, before)
+    assert [frame["replay"] for frame in live] == [False] * len(live)
+    assert len(live) < FRAMES_A_SECOND_MAX
+    assert page["replay"]
+    assert sorted(one["seq"] for one in page["updates"]) == [36, 37, 38, 39, 40]
+
+
+def test_a_turn_has_its_place_in_the_budget() -> None:
+    """While pages are under way live batches leave their frame its place."""
+    world = quiet_world()
+    world.logs["user:alice/home"].write("a", 0)
+    world.check_heads(quietly=True)
+    assert world.asked == [("user:alice/home", 0)]
+    before = len(world.frames)
+    for number in range(10):
+        pushed(world, f"item{number}")
+    assert len(updates_since(world, before)) == FRAMES_BURST - 1
+    world.answer_whole()
+    assert len(updates_since(world, before)) == FRAMES_BURST
+
+
+def test_several_channels_catch_up_in_one_frame() -> None:
+    """A connection that comes back to many feeds is not held up by the budget."""
+    world = World(random.Random(7))
+    for name in CHANNELS:
+        world.logs[name].write("a", 0)
+    world.connect()
+    before = len(world.frames)
+    world.answer_whole()
+    (frame,) = updates_since(world, before)
+    assert frame["cursor"] == {"me/home": 1, "all/home": 1}
+    assert {one["channel"] for one in frame["updates"]} == {"me/home", "all/home"}
+
+
+def test_a_hidden_connection_gets_few_frames_and_everything() -> None:
+    """An update each half second for a minute: a frame each ten seconds, then exact when shown."""
+    world = quiet_world()
+    world.hide()
+    before = len(world.frames)
+    for number in range(115):
+        pushed(world, f"item{number % 5}")
+        world.pass_time(0.5)
+        if world.turns:
+            world.answer_whole()
+    frames = updates_since(world, before)
+    assert 6 <= len(frames) <= HIDDEN_FRAMES_BURST + 60 / HIDDEN_FRAME_SECONDS
+    world.show()
+    assert world.asked, "it is not made to wait when somebody looks"
+    world.answer_all()
+    assert world.client.cursor is not None
+    assert world.client.cursor.positions["all/home"] == 115
 
 
 def test_another_users_cursor_subscribes_nothing() -> None:

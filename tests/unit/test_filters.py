@@ -5,7 +5,7 @@ import functools
 import pytest
 from msgspec import Raw
 
-from gateway.update_frames import live_frame, page_frame
+from gateway.update_frames import Piece, live_frame
 from livefeed.errors import Refused
 from livefeed.filters import ALL_TYPES, of_types, parse_types
 from livefeed.messages import LiveChannel
@@ -77,9 +77,9 @@ def test_a_batch_of_which_nothing_passes_moves_the_position_silently() -> None:
         )
         world.connection.live("epoch1", batch, functools.partial(live_frame, batch))
     assert len(world.frames) == told
-    assert not world.requests
+    assert not world.asked
     world.check_heads(quietly=True)
-    world.answer_all()
+    world.answer_whole()
     (frame,) = world.frames[told:]
     assert (frame["updates"], frame["floor"], frame["cursor"]) == (
         [],
@@ -93,6 +93,6 @@ def test_a_page_of_which_nothing_passes_says_where_it_reaches() -> None:
     world = quiet_world()
     log = world.logs["topic:home"]
     log.write("a", REMOVAL)
-    frame = page_frame(log.page(0, "epoch1", 9), 0, parse_types("engagement_update"))
+    frame = Piece(log.page(0, "epoch1", 9), 0).frame(parse_types("engagement_update"))
     assert b'"updates":[]' in frame.payload
     assert b'"cursor":{"all/home":1}' in frame.payload

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from functions.function import Work
 from functions.intake import Held, Intake, LaneIntake
+from functions.lag import Lag
 from livefeed.adapters.nats.pull import Message
+from livefeed.limits import AGED_SECONDS
 
 WINDOWS = {"high": 0.0, "medium": 5.0, "low": 15.0}
 
@@ -145,3 +147,24 @@ def test_the_oldest_decides_wherever_it_stands(steps: list[tuple[str, int]]) -> 
         assert (due_at is None) == (not held)
         assert due_at is None or due_at <= min(one.aged_at for one in held)
         assert list(lane._aged_at)[:1] == ([min(one.aged_at for one in held)] if held else [])
+
+
+def test_a_widened_lane_keeps_nothing_beyond_its_age() -> None:
+    """Twice the window of low is more than an update may wait: age decides."""
+    intake = Intake(WINDOWS)  # type: ignore[arg-type]
+    intake.lanes["low"].widen(2.0)
+    fill(intake, "low")
+    assert intake.next_due_at() == AGED_SECONDS
+
+
+def test_lag_is_the_time_in_the_stream_and_said_once() -> None:
+    """The longest of what was handled and of what waits, since the last time that it was said."""
+    stored_at = 1_800_000_000_000_000
+    held = Held(work(), 0.0, 0.0)
+    lag = Lag()
+    assert lag.say([], stored_at) == 0.0
+    lag.handled([held, held], stored_at + 3_000_000)
+    lag.handled([held], stored_at + 2_000_000)
+    assert lag.say([held], stored_at + 1_000_000) == 3.0
+    assert lag.say([held], stored_at + 1_000_000) == 1.0
+    assert lag.say([], stored_at + 9_000_000) == 0.0

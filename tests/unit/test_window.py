@@ -62,3 +62,14 @@ def test_the_longest_overdue_lane_goes_first_in_windows_of_its_own() -> None:
     assert most_overdue({"medium": 1.0, "low": 1.0}, 1.0) == "medium"
     assert most_overdue({"medium": 6.0, "low": 1.0}, 8.6) == "medium"
     assert most_overdue({"medium": 6.0, "low": 1.0}, 8.4) == "low"
+
+
+@given(window_seconds=st.floats(0.1, 15), received=st.floats(0, 1000))
+def test_a_widened_window_gathers_longer_when_busy(window_seconds: float, received: float) -> None:
+    """Widened, a busy lane gathers so many times as long; a quiet one is flushed as before."""
+    window = busy(window_seconds, received)
+    window.factor = 2.0
+    assert window.due_at(received) == received + 2 * window_seconds
+    quiet = LaneWindow(window_seconds)
+    quiet.factor = 2.0
+    assert quiet.due_at(received) == received + QUIET_GATHER_SECONDS

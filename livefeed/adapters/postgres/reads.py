@@ -55,7 +55,8 @@ class Heads:
 _PAGES = """
 select wanted.number, wanted.name, epoch.epoch, coalesce(channel.seq, 0) as head,
     coalesce(channel.floor, 0) as floor, page.*
-from unnest($1::text[], $2::bigint[]) with ordinality as wanted (name, position, number)
+from unnest($1::text[], $2::bigint[], $4::bigint[])
+    with ordinality as wanted (name, position, bytes_max, number)
 cross join feed_epoch epoch
 left join feed_channel channel on channel.name = wanted.name
 left join lateral (
@@ -69,7 +70,7 @@ left join lateral (
         order by seq limit $3
     ) as entry
     join feed_body body on body.ref = entry.ref
-) as page on page.place = 1 or page.bytes <= $4
+) as page on page.place = 1 or page.bytes <= wanted.bytes_max
 order by wanted.number, page.seq
 """
 
@@ -84,16 +85,23 @@ async def read_pages(
     positions: Sequence[tuple[str, int]],
     *,
     entries_max: int = PAGE_ENTRIES_MAX,
-    bytes_max: int = PAGE_BYTES_MAX,
+    bytes_max: int | Sequence[int] = PAGE_BYTES_MAX,
 ) -> list[Page]:
     """The next page of each channel after its position, in the order asked.
+
+    Args:
+        pool: Of the primary or the replica.
+        positions: Channels and where to begin in each.
+        entries_max: Most entries of one page.
+        bytes_max: Most bytes of a page, or of each of them.
 
     Raises:
         Unavailable: The server is away, or its schema is missing.
     """
     names = [name for name, _ in positions]
     starts = [position for _, position in positions]
-    rows = await _fetch(pool, _PAGES, names, starts, entries_max, bytes_max)
+    shares = [bytes_max] * len(names) if isinstance(bytes_max, int) else list(bytes_max)
+    rows = await _fetch(pool, _PAGES, names, starts, entries_max, shares)
     grouped = [list(group) for _, group in groupby(rows, key=lambda row: row["number"])]
     return [_page(group, entries_max) for group in grouped]
 

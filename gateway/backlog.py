@@ -1,0 +1,114 @@
+"""What a connection is behind in, and when it may go on: room, budget, one turn at a time.
+
+Nothing of what was missed is kept, only the names of the channels: the log has the rest.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.turn import Asked, Turn
+from livefeed.limits import TURN_CHANNELS_MAX
+from livefeed.pace import Pace
+
+if TYPE_CHECKING:
+    from gateway.connection import Connection
+
+
+class CatchUps(Protocol):
+    """What a connection asks when it is behind."""
+
+    def now(self) -> float:
+        """The clock, in seconds."""
+        ...
+
+    def request(self, turn: Turn) -> None:
+        """Read the turn's pages, then call `connection.take`."""
+        ...
+
+    def wake(self, connection: Connection, at: float) -> None:
+        """Call `connection.go_on` at a time, and not at the one that was named before."""
+        ...
+
+    def retry_at(self) -> float:
+        """When to ask again for what could not be read."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """Wake it no more."""
+        ...
+
+
+class Backlog:
+    """The channels of a connection that wait for a turn."""
+
+    __slots__ = ("_catch_ups", "_channels", "_connection", "_not_before", "_turn", "pace")
+
+    def __init__(self, connection: Connection, catch_ups: CatchUps) -> None:
+        self.pace = Pace(catch_ups.now())
+        self._connection = connection
+        self._catch_ups = catch_ups
+        self._channels: dict[str, None] = {}
+        self._turn: Turn | None = None
+        """The one that is under way."""
+        self._not_before = 0.0
+        """When what could not be read may be asked for again."""
+
+    def add(self, channel: str) -> None:
+        """The next page of a channel is wanted."""
+        self._channels[channel] = None
+
+    def add_later(self, channel: str) -> None:
+        """It is wanted, but asking at once would be in vain."""
+        self._channels[channel] = None
+        self._not_before = self._catch_ups.retry_at()
+
+    def drop(self, channel: str) -> None:
+        """It is wanted no more."""
+        self._channels.pop(channel, None)
+
+    def over(self) -> None:
+        """The turn that was under way is over."""
+        self._turn = None
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        self._catch_ups.forget(self._connection)
+
+    def visible(self, visible: bool) -> None:
+        """Somebody looks from now on, or nobody."""
+        if visible:
+            self.pace.show()
+            self.go_on()
+        else:
+            self.pace.hide(self._catch_ups.now())
+
+    def takes_live(self) -> bool:
+        """Whether the frame of a live batch may be sent now; then it is counted."""
+        # The frame of the turn that is under way has its place in the budget.
+        return self.pace.try_take(self._catch_ups.now(), 0 if self._turn is None else 1)
+
+    def sent(self) -> None:
+        """The frame of a turn was sent."""
+        self.pace.take(self._catch_ups.now())
+
+    def go_on(self) -> None:
+        """Begin a turn, or have this called again when its frame may be sent."""
+        if not self._channels or self._turn is not None or not self._connection.socket.has_room:
+            return
+        now = self._catch_ups.now()
+        at = max(self._not_before, self.pace.ready_at(now))
+        if at > now:
+            self._catch_ups.wake(self._connection, at)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        asked = {}
+        for channel in list(islice(self._channels, TURN_CHANNELS_MAX)):
+            del self._channels[channel]
+            position = self._connection.positions[channel]
+            asked[channel] = Asked(position, position.position)
+        self._turn = Turn(self._connection, asked)
+        self._catch_ups.request(self._turn)
