@@ -118,7 +118,8 @@ class DirectSocket:
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what was written."""
-        self._writer.close(int(code), reason)
+        if not self.closed:
+            self._writer.close(int(code), reason)
 
     @property
     def pending_bytes(self) -> int:
@@ -134,6 +135,8 @@ class DirectSocket:
         self.closed, self.has_room = True, False
         self._on_room = None
         self._writer.on_change = None
+        # The connection may be remembered for longer than the client is there.
+        del self._write, self._writer
 
     def _changed(self) -> None:
         self.closed = self._writer.ended

@@ -29,13 +29,12 @@ class Alarms(Generic[Key]):
         self._at[key] = at
         self._number += 1
         heapq.heappush(self._heap, (at, self._number, key))
-        if len(self._heap) > 2 * len(self._at) + _STALE_MIN:
-            self._heap = [entry for entry in self._heap if self._at.get(entry[2]) == entry[0]]
-            heapq.heapify(self._heap)
+        self._compact()
 
     def discard(self, key: Key) -> None:
         """Do not wake it."""
-        self._at.pop(key, None)
+        if self._at.pop(key, None) is not None:
+            self._compact()
 
     def next_at(self) -> float | None:
         """When the next one is due."""
@@ -50,6 +49,12 @@ class Alarms(Generic[Key]):
             del self._at[key]
             found.append(key)
         return found
+
+    def _compact(self) -> None:
+        """Forget what was moved or taken away, when that is most of it: it holds its key."""
+        if len(self._heap) > 2 * len(self._at) + _STALE_MIN:
+            self._heap = [entry for entry in self._heap if self._at.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
 
     def _drop_stale(self) -> None:
         while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][0]:

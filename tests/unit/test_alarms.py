@@ -33,3 +33,13 @@ def test_moving_an_alarm_again_and_again_grows_nothing() -> None:
         alarms.set("a", float(number % 7 + number))
     assert len(alarms._heap) < 200
     assert alarms.due(1e9, most=10) == ["a"]
+
+
+def test_what_was_taken_away_is_not_held() -> None:
+    """When everything has gone, hardly anything of it is left, however far off its time was."""
+    alarms = Alarms[int]()
+    for key in range(1_000):
+        alarms.set(key, 1e9)
+    for key in range(1_000):
+        alarms.discard(key)
+    assert len(alarms._heap) <= 64
