@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Final
 
 LOOK_SECONDS: Final = 0.1
-YOUNG_OBJECTS: Final = 5_000
-MIDDLE_COLLECTIONS: Final = 2
+YOUNG_OBJECTS: Final = 10_000
+"""As many new objects are worth a collection: some 2 ms."""
+YOUNG_OBJECTS_MAX: Final = 100_000
+"""The collector comes by itself when there are more before the next look."""
 NEVER: Final = 1_000_000
 LEFT_SHARE: Final = 8
 MANY: Final = 1_000
@@ -23,8 +25,8 @@ MANY: Final = 1_000
 
 async def keep_garbage_small(connections: Callable[[], int]) -> None:
     """Collect what is new, and set aside what is left of it, again and again."""
-    # The process decides when it looks at what is old.
-    gc.set_threshold(YOUNG_OBJECTS, MIDDLE_COLLECTIONS, NEVER)
+    # Each object is looked at once: the collector's own generations would do it three times.
+    gc.set_threshold(YOUNG_OBJECTS_MAX, NEVER, NEVER)
     most = 0
     _set_aside()
     while True:
@@ -35,7 +37,7 @@ async def keep_garbage_small(connections: Callable[[], int]) -> None:
             gc.unfreeze()
             most = count
             _set_aside()
-        elif gc.get_count()[2]:
+        elif gc.get_count()[0] > YOUNG_OBJECTS or gc.get_count()[1]:
             _set_aside()
 
 

@@ -22,6 +22,8 @@ class Sizes:
     """Who is cut, and what is missed."""
 
     connections: int = 10_000
+    gateways: int = 1
+    """Processes that the clients are spread over."""
     missed: int = 10
     """Updates of each client, on average, while it is away."""
     per_second: int = 4_000
@@ -39,7 +41,7 @@ async def run(options: Options) -> Report:
     report = Report(NAME)
     traffic = Traffic(seed=options.seed, users=sizes.connections)
     options.say("starting the servers")
-    async with Stack(settings=options.settings(sizes)) as stack:
+    async with Stack(gateways=sizes.gateways, settings=options.settings(sizes)) as stack:
         await stack.start_pool()
         options.say(f"connecting {sizes.connections:,} clients")
         async with Load(stack, traffic, connections=sizes.connections) as load:
@@ -64,6 +66,7 @@ async def run(options: Options) -> Report:
             outcome = await load.publish(0, per_second=1)
             report.add("replayed", outcome.replayed)
             report.faults = await load.judge()
+    report.add("gateways", sizes.gateways)
     report.add("seed", options.seed)
     return report
 
