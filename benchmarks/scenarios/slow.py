@@ -8,7 +8,9 @@ from typing import Final
 
 from benchmarks.clients import Manner, Manners
 from benchmarks.load import Load, Meter, Outcome
+from benchmarks.load_process import LoadProcess
 from benchmarks.measure import growth
+from benchmarks.publisher import Burst, publish
 from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
@@ -58,9 +60,9 @@ async def run(options: Options) -> Report:
         async with Load(stack, normal, connections=sizes.connections) as load:
             options.say("warming up")
             await _publish(load, sizes, sizes.warm_up_seconds, recorded=False)
-            without = [await _without(load, sizes, options)]
+            without = [await _without(stack, load, sizes, options, 0)]
             busy, faults = await _with(stack, load, sizes, options, report)
-            without.append(await _without(load, sizes, options))
+            without.append(await _without(stack, load, sizes, options, 1))
             options.say("verifying every delivery")
             report.faults = merged([faults, await load.judge()])
     _add_latencies(report, without, busy)
@@ -68,9 +70,18 @@ async def run(options: Options) -> Report:
     return report
 
 
-async def _without(load: Load, sizes: Sizes, options: Options) -> Outcome:
+async def _without(
+    stack: Stack, load: Load, sizes: Sizes, options: Options, number: int
+) -> Outcome:
+    """The normal clients, while as much is published for users who are not there."""
     options.say("without slow clients")
-    return await _publish(load, sizes, sizes.seconds, recorded=True)
+    nobody = Traffic(seed=-1 - number, users=SLOW_USERS)
+    count = round(sizes.seconds * sizes.slow_per_second)
+    async with LoadProcess(publish, stack.nats_url, nobody) as background:
+        background.send(Burst(0, count, sizes.slow_per_second, recorded=False))
+        outcome = await _publish(load, sizes, sizes.seconds, recorded=True)
+        await background.receive()
+    return outcome
 
 
 async def _with(
