@@ -47,7 +47,7 @@ class Backlog:
 
     def __init__(self, connection: Connection, catch_ups: CatchUps) -> None:
         self.pace = Pace(catch_ups.now())
-        self._connection = connection
+        self._connection: Connection | None = connection
         self._catch_ups = catch_ups
         self._channels: dict[str, None] = {}
         self._turn: Turn | None = None
@@ -74,7 +74,11 @@ class Backlog:
 
     def leave(self) -> None:
         """The connection is gone."""
-        self._catch_ups.forget(self._connection)
+        if self._connection is not None:
+            self._catch_ups.forget(self._connection)
+        self._channels.clear()
+        # They hold each other, and what is set aside the collector never looks at.
+        self._connection = self._turn = None
 
     def visible(self, visible: bool) -> None:
         """Somebody looks from now on, or nobody."""
@@ -95,20 +99,23 @@ class Backlog:
 
     def go_on(self) -> None:
         """Begin a turn, or have this called again when its frame may be sent."""
-        if not self._channels or self._turn is not None or not self._connection.socket.has_room:
+        connection = self._connection
+        if connection is None or not self._channels or self._turn is not None:
+            return
+        if not connection.socket.has_room:
             return
         now = self._catch_ups.now()
         at = max(self._not_before, self.pace.ready_at(now))
         if at > now:
-            self._catch_ups.wake(self._connection, at)
+            self._catch_ups.wake(connection, at)
         else:
-            self._begin()
+            self._begin(connection)
 
-    def _begin(self) -> None:
+    def _begin(self, connection: Connection) -> None:
         asked = {}
         for channel in list(islice(self._channels, TURN_CHANNELS_MAX)):
             del self._channels[channel]
-            position = self._connection.positions[channel]
+            position = connection.positions[channel]
             asked[channel] = Asked(position, position.position)
-        self._turn = Turn(self._connection, asked)
+        self._turn = Turn(connection, asked)
         self._catch_ups.request(self._turn)

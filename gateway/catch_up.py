@@ -62,6 +62,8 @@ class CatchUp:
         """Halved by each failure: a read that takes too long together may pass in parts."""
         self.held = HeldPages()
         self.failures = 0
+        self._failing = False
+        """Whether the last read failed: with many waiting, each of them would be a line."""
 
     def request(self, turn: Turn) -> None:
         """Read the turn's pages, then call `connection.take`."""
@@ -134,13 +136,15 @@ class CatchUp:
         finally:
             self._reads.release()
         self._channels_max = min(GATHERED_CHANNELS_MAX, self._channels_max * 2)
+        if self._failing and batch:
+            self._failing = False
+            logger.info("catch-up goes on")
         given = 0
         for (place, turns), page in zip(batch.items(), pages, strict=True):
             piece = Piece(page, place[1])
             for turn in turns:
                 if turn.give(place[0], piece):
-                    _take(turn)
-                    self.held.given(turn, time.monotonic())
+                    _take(turn, self.held)
                 given += 1
                 if given % CONNECTIONS_A_TURN == 0:
                     await asyncio.sleep(0)
@@ -159,10 +163,11 @@ class CatchUp:
     def _failed(self, batch: Batch, error: Exception) -> None:
         self.failures += 1
         self._channels_max = max(1, len(batch) // 2)
-        if isinstance(error, LivefeedError):
-            logger.warning("a catch-up waits: %s", error)
-        else:
+        if not isinstance(error, LivefeedError):
             logger.error("a catch-up read failed", exc_info=error)
+        elif not self._failing:
+            logger.warning("catch-up waits: %s", error)
+            self._failing = True
         for place, turns in batch.items():
             _give(turns, place, None)
 
@@ -173,9 +178,11 @@ def _give(turns: Iterable[Turn], place: Place, piece: Piece | None) -> None:
             _take(turn)
 
 
-def _take(turn: Turn) -> None:
+def _take(turn: Turn, held: HeldPages | None = None) -> None:
     try:
         turn.connection.take(turn)
+        if held is not None:
+            held.given(turn, time.monotonic())
     except Exception:
         # One connection's trouble must not become the others'.
         logger.exception("pages could not be given to a connection")

@@ -190,20 +190,18 @@ class Connection:
         if epoch != self.epoch:
             self.reset(epoch)
             return
-        # Without room, or over the budget, the batch counts as lost: the log has it.
-        complete = (
-            batch.updates is not None
-            and position.continues(batch.start, batch.end)
-            and self.socket.has_room
-            and self._backlog.takes_live()
-        )
-        verdict = position.live(batch.start, batch.end, complete=complete)
-        if verdict is Verdict.SEND:
+        # Without room, or over the budget, the batch counts as lost: the log has it. The frame is
+        # made first: when it cannot be, the position has not moved past it.
+        complete, frame = False, None
+        continues = batch.updates is not None and position.continues(batch.start, batch.end)
+        if continues and self.socket.has_room:
             frame = frames(self.types)
-            # A floor that was not told stays to be told: by the next frame, or the head check.
-            if frame is not None:
-                self._floors[batch.channel] = batch.floor
-                self.socket.send(frame)
+            complete = frame is None or self._backlog.takes_live()
+        verdict = position.live(batch.start, batch.end, complete=complete)
+        # A floor that was not told stays to be told: by the next frame, or the head check.
+        if verdict is Verdict.SEND and frame is not None:
+            self._floors[batch.channel] = batch.floor
+            self.socket.send(frame)
         elif verdict is Verdict.CATCH_UP:
             self._backlog.add(batch.channel)
             self._backlog.go_on()

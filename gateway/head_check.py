@@ -81,8 +81,10 @@ class HeadCheck:
             return
         try:
             found = await self._reader.heads(list(channels))
-        except LivefeedError as error:
-            logger.warning("a head check waits: %s", error)
+        except Exception as error:  # whatever it is, the next one may pass
+            unexpected = None if isinstance(error, LivefeedError) else error
+            if unexpected is not None or not self._failing:
+                logger.warning("head checks wait: %s", error, exc_info=unexpected)
             self._failing = True
             for connection in connections:
                 self._again(connection, HEAD_CHECK_FIRST_SECONDS + random.random())

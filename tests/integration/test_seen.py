@@ -63,34 +63,45 @@ async def pool(database: str) -> Any:
     await pool.close()
 
 
+async def channel_of(pool: Pool, name: str, head: int) -> str:
+    """Make a channel with this head; returns the log's epoch."""
+    await pool.fetch("insert into feed_channel (name, seq) values ($1, $2)", name, head)
+    ((epoch,),) = await pool.fetch("select epoch from feed_epoch")
+    return str(epoch)
+
+
 async def test_markers_only_rise_within_an_epoch(pool: Pool) -> None:
-    """A late or repeated marker changes nothing; in another epoch it begins anew."""
+    """A late or repeated marker changes nothing; none is about another log, or above its head."""
     marker = Marker("alice", "user:alice/home", "phone")
-    for seen, furthest in [
-        (Seen("e1", 5), {"user:alice/home": 5}),
-        (Seen("e1", 3), {"user:alice/home": 5}),
-        (Seen("e1", 8), {"user:alice/home": 8}),
-        (Seen("e2", 2), {}),
-    ]:
-        await mark_seen(pool, {marker: seen})
-        assert await furthest_seen(pool, "alice", [marker.channel], "e1") == furthest
-    assert await furthest_seen(pool, "alice", [marker.channel], "e2") == {marker.channel: 2}
-    assert await furthest_seen(pool, "bob", [marker.channel], "e2") == {}
+    nowhere = Marker("alice", "user:alice/other", "phone")
+    epoch = await channel_of(pool, marker.channel, 9)
+    for seen, furthest in [(5, 5), (3, 5), (8, 8), (10**15, 9)]:
+        await mark_seen(pool, {marker: Seen(epoch, seen), nowhere: Seen(epoch, seen)})
+        found = await furthest_seen(pool, "alice", [marker.channel, nowhere.channel], epoch)
+        assert found == {marker.channel: furthest}
+    await mark_seen(pool, {marker: Seen("of another log", 2)})
+    assert await furthest_seen(pool, "alice", [marker.channel], epoch) == {marker.channel: 9}
+    await pool.fetch("update feed_epoch set epoch = 'restored'")
+    assert await furthest_seen(pool, "alice", [marker.channel], "restored") == {}
+    await mark_seen(pool, {marker: Seen("restored", 2)})
+    assert await furthest_seen(pool, "alice", [marker.channel], "restored") == {marker.channel: 2}
+    assert await furthest_seen(pool, "bob", [marker.channel], "restored") == {}
 
 
 async def test_the_devices_of_a_user_are_bounded(pool: Pool) -> None:
     """However many names a client makes up, the furthest stay and the others go."""
     channel = "topic:home"
+    epoch = await channel_of(pool, channel, 100)
     names = [f"d{number}" for number in range(3 * SEEN_DEVICES_MAX)]
     for start in range(0, len(names), 10):
         await mark_seen(
             pool,
             {
-                Marker(user, channel, name): Seen("e", 100 - number)
+                Marker(user, channel, name): Seen(epoch, 100 - number)
                 for number, name in enumerate(names[start : start + 10], start)
                 for user in ("alice", "bob")
             },
         )
     kept = await pool.fetch("select device from feed_seen where user_id = 'alice'")
     assert {row["device"] for row in kept} == set(names[:SEEN_DEVICES_MAX])
-    assert await furthest_seen(pool, "alice", [channel], "e") == {channel: 100}
+    assert await furthest_seen(pool, "alice", [channel], epoch) == {channel: 100}

@@ -2,6 +2,7 @@
 
 import functools
 
+import msgspec
 import pytest
 from msgspec import Raw
 
@@ -96,3 +97,27 @@ def test_a_page_of_which_nothing_passes_says_where_it_reaches() -> None:
     frame = Piece(log.page(0, "epoch1", 9), 0).frame(parse_types("engagement_update"))
     assert b'"updates":[]' in frame.payload
     assert b'"cursor":{"all/home":1}' in frame.payload
+
+
+def test_what_a_filter_hides_costs_no_frame_of_the_budget() -> None:
+    """However many batches pass by, the one that is wanted comes at once."""
+    world = quiet_world()
+    world.connection.types = parse_types("content_removal")
+    world.connection.visible = False
+    log = world.logs["topic:home"]
+    told = len(world.frames)
+    for kind in [0] * 50 + [REMOVAL]:
+        batch = log.write("a", kind)
+        world.connection.live("epoch1", batch, functools.partial(live_frame, batch))
+    assert (world.asked, len(world.frames)) == ([], told + 1)
+
+
+def test_a_batch_that_cannot_be_read_moves_no_position() -> None:
+    """It is of a newer version, or not ours: whoever filters must not believe that it was sent."""
+    world = quiet_world()
+    world.connection.types = parse_types("engagement_update")
+    position = world.connection.positions["topic:home"]
+    batch = LiveChannel("topic:home", 0, 1, 0, [Raw(b'{"updateType":"of tomorrow"}')])
+    with pytest.raises(msgspec.ValidationError):
+        world.connection.live("epoch1", batch, functools.partial(live_frame, batch))
+    assert position.position == 0

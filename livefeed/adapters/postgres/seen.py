@@ -9,10 +9,14 @@ from livefeed.adapters.postgres.pool import Pool
 from livefeed.limits import SEEN_DEVICES_MAX
 
 # In the order of the key, so that two gateways that write the same markers do not block each other.
+# A position is what a client claims until a page has checked it; and a marker of another epoch,
+# which waited for the log to come back, is about another log.
 _MARK: Final = """
 insert into feed_seen (user_id, channel, device, epoch, position)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
+select user_id, channel, device, epoch, least(position, feed_channel.seq)
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
     as given (user_id, channel, device, epoch, position)
+join feed_epoch using (epoch) join feed_channel on feed_channel.name = given.channel
 order by user_id, channel, device
 on conflict (user_id, channel, device) do update
 set epoch = excluded.epoch, position = excluded.position, seen_at = now()
