@@ -46,7 +46,7 @@ class Backlog:
     __slots__ = ("_catch_ups", "_channels", "_connection", "_not_before", "_turn", "pace")
 
     def __init__(self, connection: Connection, catch_ups: CatchUps) -> None:
-        self.pace = Pace(catch_ups.now())
+        self.pace = Pace()
         self._connection: Connection | None = connection
         self._catch_ups = catch_ups
         self._channels: dict[str, None] = {}

@@ -136,7 +136,7 @@ FRAMES_A_SECOND_MAX: Final = 10
 """Most frames of updates to one connection in any second; what does not fit comes from the log, in
 one frame."""
 FRAMES_BURST: Final = 4
-"""As many of them may follow each other at once; the others come one by one."""
+"""As many of them may follow each other at once; then the next ones come 0.4 s later."""
 HIDDEN_FRAME_SECONDS: Final = 10.0
 """A connection that nobody looks at is sent a frame of updates this seldom."""
 HIDDEN_FRAMES_BURST: Final = 4

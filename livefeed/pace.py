@@ -1,8 +1,8 @@
 """The frame budget: when a connection may be sent its next frame of updates.
 
-Pure: time is an argument. Two token buckets: one that every frame is taken from, and a far slower
-one beside it while nobody looks. What does not fit is not queued: the connection is behind, and
-one page of the log makes up for all of it.
+Pure: time is an argument. Two windows that every frame is counted in, and a far slower token bucket
+beside them while nobody looks. What does not fit is not queued: the connection is behind,
+and one page of the log makes up for all of it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,47 @@ class Rate:
     a_second: float
 
 
-# What has gathered and what comes within the same second are together no more than the bound.
-VISIBLE: Final = Rate(FRAMES_BURST, FRAMES_A_SECOND_MAX - FRAMES_BURST)
+WINDOWS: Final = ((FRAMES_A_SECOND_MAX, 1.0), (FRAMES_BURST, FRAMES_BURST / FRAMES_A_SECOND_MAX))
+"""Most frames within so many seconds. The shorter one spreads what the longer one allows, so that
+a busy channel is not quick for a moment and then silent."""
 HIDDEN: Final = Rate(HIDDEN_FRAMES_BURST, 1 / HIDDEN_FRAME_SECONDS)
+
+
+class Recent:
+    """The frames of the last second, and whether another one fits."""
+
+    __slots__ = ("_times",)
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        """Of the last frames, no more of them than the bound."""
+
+    def ready_at(self, now: float, keep: int = 0) -> float:
+        """When a frame may be sent, now or later.
+
+        Args:
+            now: The clock, in seconds.
+            keep: Frames that have to stay possible for somebody else.
+        """
+        times, at = self._times, now
+        for most, seconds in WINDOWS:
+            beyond = len(times) - most + keep
+            if beyond >= 0 and times[beyond] + seconds > at:
+                at = times[beyond] + seconds
+        return at
+
+    def take(self, now: float) -> None:
+        """A frame is sent."""
+        if len(self._times) == FRAMES_A_SECOND_MAX:
+            del self._times[0]
+        self._times.append(now)
+
+    def try_take(self, now: float, keep: int) -> bool:
+        """Send a frame if one may be sent, `keep` more staying possible."""
+        if self.ready_at(now, keep) > now:
+            return False
+        self.take(now)
+        return True
 
 
 class Bucket:
@@ -59,16 +97,6 @@ class Bucket:
         self._tokens = self._filled(now) - 1
         self._at = now
 
-    def try_take(self, now: float, keep: int) -> bool:
-        """Take a token if there is one to spare; written out, for every live frame asks it."""
-        tokens = self._tokens + (now - self._at) * self._a_second
-        tokens = min(tokens, self._burst)
-        if tokens < 1 + keep - _ROUNDING:
-            return False
-        self._tokens = tokens - 1
-        self._at = now
-        return True
-
     def _filled(self, now: float) -> float:
         return min(self._tokens + (now - self._at) * self._a_second, self._burst)
 
@@ -78,8 +106,8 @@ class Pace:
 
     __slots__ = ("_all", "_hidden")
 
-    def __init__(self, now: float) -> None:
-        self._all = Bucket(VISIBLE, now)
+    def __init__(self) -> None:
+        self._all = Recent()
         self._hidden: Bucket | None = None
 
     @property
@@ -88,7 +116,7 @@ class Pace:
         return self._hidden is None
 
     def show(self) -> None:
-        """Somebody looks: from here only the quick bucket counts."""
+        """Somebody looks: from here only the windows count."""
         self._hidden = None
 
     def hide(self, now: float) -> None:

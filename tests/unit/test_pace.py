@@ -13,7 +13,7 @@ Pauses = st.lists(st.floats(0, 3), max_size=200)
 def test_no_second_has_more_frames_than_the_bound(pauses, began, flips) -> None:
     """Whoever sends whenever it may, looked at or not, stays within the bound in any second."""
     now, sent = began, []
-    pace = Pace(now)
+    pace = Pace()
     for pause in pauses:
         # Mostly as early as it may, else after a while.
         now = pace.ready_at(now) if flips.random() < 0.8 else now + pause
@@ -33,7 +33,7 @@ def test_no_second_has_more_frames_than_the_bound(pauses, began, flips) -> None:
 def test_a_frame_may_go_when_it_was_said(frames, began) -> None:
     """`ready_at` keeps its word, so nobody is woken in vain."""
     now = began
-    pace = Pace(now)
+    pace = Pace()
     for _ in range(frames):
         now = pace.ready_at(now)
         assert pace.ready_at(now) == now
@@ -43,7 +43,7 @@ def test_a_frame_may_go_when_it_was_said(frames, began) -> None:
 
 def test_what_is_kept_is_there_afterwards() -> None:
     """Frames that leave one for another one never take its place."""
-    pace = Pace(0.0)
+    pace = Pace()
     while pace.ready_at(0.0, keep=1) <= 0.0:
         pace.take(0.0)
     assert pace.ready_at(0.0) <= 0.0
@@ -51,7 +51,7 @@ def test_what_is_kept_is_there_afterwards() -> None:
 
 def test_a_hidden_connection_is_slow_and_a_shown_one_is_not() -> None:
     """A few frames at once, then one each ten seconds; shown it may go on at once."""
-    pace = Pace(0.0)
+    pace = Pace()
     pace.hide(0.0)
     for _ in range(HIDDEN_FRAMES_BURST):
         assert pace.ready_at(1.0) <= 1.0
