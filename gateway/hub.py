@@ -10,11 +10,11 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.connection import Connection
-from gateway.update_frames import LiveFrames, live_frame
+from gateway.update_frames import live_frame
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
-from livefeed.messages import LiveChannel, decode_live_message
+from livefeed.messages import decode_live_message
 from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -83,20 +83,20 @@ class Hub:
             return
         self.batches += 1
         group = tuple(self._followers.get(subject.decode(), ()))
+        epoch = message.epoch
         for batch in message.channels:
             # Each made when the first connection wants it, once for all with the same filter.
             frames = functools.cache(functools.partial(live_frame, batch))
             for connection in group:
-                _give(connection, message.epoch, batch, frames)
+                try:
+                    connection.live(epoch, batch, frames)
+                except Exception as error:  # noqa: BLE001  # it must not become the others' trouble
+                    _failed(connection, error)
 
 
-def _give(connection: Connection, epoch: str, batch: LiveChannel, frames: LiveFrames) -> None:
-    try:
-        connection.live(epoch, batch, frames)
-    except Exception:
-        # One connection's trouble must not become the others'.
-        logger.exception("a live batch could not be given to a connection")
-        connection.socket.close(CloseCode.UNAVAILABLE, "come back")
+def _failed(connection: Connection, error: Exception) -> None:
+    logger.error("a live batch could not be given to a connection", exc_info=error)
+    connection.socket.close(CloseCode.UNAVAILABLE, "come back")
 
 
 def _subjects(connection: Connection, feed: str) -> tuple[str, str]:

@@ -28,7 +28,8 @@ class Rate:
     a_second: float
 
 
-WINDOWS: Final = ((FRAMES_A_SECOND_MAX, 1.0), (FRAMES_BURST, FRAMES_BURST / FRAMES_A_SECOND_MAX))
+_BURST_SECONDS: Final = FRAMES_BURST / FRAMES_A_SECOND_MAX
+WINDOWS: Final = ((FRAMES_A_SECOND_MAX, 1.0), (FRAMES_BURST, _BURST_SECONDS))
 """Most frames within so many seconds. The shorter one spreads what the longer one allows, so that
 a busy channel is not quick for a moment and then silent."""
 HIDDEN: Final = Rate(HIDDEN_FRAMES_BURST, 1 / HIDDEN_FRAME_SECONDS)
@@ -64,10 +65,23 @@ class Recent:
         self._times.append(now)
 
     def try_take(self, now: float, keep: int) -> bool:
-        """Send a frame if one may be sent, `keep` more staying possible."""
-        if self.ready_at(now, keep) > now:
-            return False
-        self.take(now)
+        """Send a frame if one may be sent, `keep` more staying possible.
+
+        What `ready_at` and `take` do, written out: every live frame asks it.
+        """
+        times = self._times
+        count = len(times)
+        if count >= FRAMES_BURST - keep:
+            if times[keep - FRAMES_BURST] + _BURST_SECONDS > now:
+                return False
+            if (
+                count >= FRAMES_A_SECOND_MAX - keep
+                and times[keep - FRAMES_A_SECOND_MAX] + 1.0 > now
+            ):
+                return False
+            if count == FRAMES_A_SECOND_MAX:
+                del times[0]
+        times.append(now)
         return True
 
 
