@@ -85,7 +85,7 @@ class Gateway:
         self.presence.joined(user, connection)
         self.sessions.joined(user, connection)
         # While its handshake was answered.
-        self._close_if_revoked(connection)
+        self.close_if_revoked(connection)
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -128,9 +128,10 @@ class Gateway:
 
     def _close_revoked(self) -> None:
         for connection in self.connections:
-            self._close_if_revoked(connection)
+            self.close_if_revoked(connection)
 
-    def _close_if_revoked(self, connection: Connection) -> None:
+    def close_if_revoked(self, connection: Connection) -> None:
+        """Close a connection whose token is revoked."""
         if self.revocations.covers(connection.principal):
             connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
 

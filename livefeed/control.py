@@ -5,20 +5,23 @@ Pure. Each of them may be lost: what it is about is found out some seconds later
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from livefeed.admission import Session
 from livefeed.revocation import Revocation
+
+CONNECTIONS_MAX: Final = 10_000_000
+"""More than any gateway has; who says more is none."""
 
 
 class GatewayCount(Struct, frozen=True):
     """How many connections a gateway has; each second."""
 
     gateway: str
-    connections: int
+    connections: Annotated[int, Meta(ge=0, le=CONNECTIONS_MAX)]
     draining: bool = False
     """It is leaving: its connections are no measure for the others."""
 
