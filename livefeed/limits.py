@@ -105,6 +105,8 @@ UNREAD_PONG_BYTES_MAX: Final = 64 * KIB
 """Pongs for a client that does not read; above it the connection is cut."""
 CLOSING_SECONDS_MAX: Final = 3.0
 """How long a connection that was closed may take to read what says so; then it is cut."""
+UNREAD_SECONDS_MAX: Final = 10.0
+"""How long a client over HTTP may read nothing of an answer; then it is cut."""
 REQUEST_HEAD_SECONDS_MAX: Final = 10.0
 """How long a request may take until its head is there, from the connect or its first byte on."""
 REQUEST_HEAD_BYTES_MAX: Final = 32 * KIB
