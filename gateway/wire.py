@@ -82,7 +82,8 @@ class GuardedHttp(HttpToolsProtocol):
         if not self._allowance.take(self.loop.time(), len(data) + INBOUND_COST_BYTES):
             self.transport.abort()
             return
-        if self._head_deadline is None and self.cycle is not None and self.cycle.response_complete:
+        cycle: Any = self.cycle  # None before the first one, whatever uvicorn declares.
+        if self._head_deadline is None and cycle is not None and cycle.response_complete:
             self._await_head()  # uvicorn waits no more, whatever it is that comes.
         if self._head_deadline is not None:
             self._head_bytes += len(data)
@@ -98,9 +99,10 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_here()
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
             # uvicorn would read no more, and not see the client go.
-            self.cycle.keep_alive = False
+            cycle.keep_alive = False
             self._refused = True
             raise ValueError("a request before the answer to the last one")
         self._fault = self._fault_of_head()

@@ -163,6 +163,10 @@ POLL_WAIT_SECONDS_MAX: Final = 30
 """The longest wait of a long poll."""
 POLL_READ_SECONDS_MAX: Final = 10
 """How long a long poll waits for the log, however short its own wait is."""
+SNAPSHOTS_AT_ONCE: Final = 4
+"""Answers of `GET /v1/feeds/{feed}` that a gateway makes at once."""
+SNAPSHOTS_WAITING_MAX: Final = 1_000
+"""Requests that wait for their turn at that; more are refused as `busy`."""
 SEEN_SECONDS: Final = 1.0
 """How long a gateway gathers `seen` frames before it writes them."""
 SEEN_ROWS_MAX: Final = 1_000
