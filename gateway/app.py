@@ -38,7 +38,7 @@ from gateway.refusals import refusal
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
-from gateway.snapshots import parse_query, snapshot
+from gateway.snapshots import SnapshotTurns, parse_query, snapshot
 from gateway.websocket import serve
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.errors import Overloaded, Refused, Unavailable
@@ -70,6 +70,7 @@ class Gateway:
     lifetimes: Lifetimes
     fleet: Fleet
     load: Load
+    snapshots: SnapshotTurns
     connections: set[Connection]
     draining: bool = False
 
@@ -208,5 +209,6 @@ async def _feed(gateway: Gateway, request: Request, send: Send) -> None:
     principal = await gateway.authenticator.principal(request)
     feed = await feed_of(gateway, request, principal)
     query = parse_query(request.query_params)
-    answer = JSONResponse(await snapshot(gateway.reader, principal, feed, query))
+    async with gateway.snapshots.turn():
+        answer = JSONResponse(await snapshot(gateway.reader, principal, feed, query))
     await answer(request.scope, request.receive, send)

@@ -33,10 +33,10 @@ async def events(gateway: Gateway, request: Request, send: Send) -> None:
     async with visit(gateway, request) as asked:
         connection = asked.connection(gateway)
         stream = _Stream(send, Events(asked.reached()))
-        connection.socket = OutboxSocket(stream, on_room=connection.has_room)
+        connection.socket = socket = OutboxSocket(stream, on_room=connection.has_room)
         with served(gateway, connection):
             asked.begin(gateway, connection)
-            await first_of(stream.ended.wait(), gone(request.receive), stream.heartbeats())
+            await first_of(socket.ended(), gone(request.receive), stream.heartbeats())
 
 
 class _Stream:
@@ -46,27 +46,30 @@ class _Stream:
         self._send = send
         self._events = events
         self._begun = False
-        self.ended = asyncio.Event()
 
     async def send_text(self, data: str) -> None:
         """Write one frame."""
-        if not self._begun:
-            self._begun = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            await self._write(b"retry: %d\n\n" % RETRY_MILLISECONDS)
+        await self._begin()
         await self._write(self._events.event(data.encode()))
 
     async def close(self, code: int, reason: str | None) -> None:
         """Say why, and end the answer."""
+        await self._begin()
         await self._write(self._events.closed(code, reason or ""))
         await self._send({"type": "http.response.body", "body": b""})
-        self.ended.set()
 
     async def heartbeats(self) -> None:
         """Say again and again that it still stands."""
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self._write(HEARTBEAT)
+            if self._begun:
+                await self._write(HEARTBEAT)
+
+    async def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await self._write(b"retry: %d\n\n" % RETRY_MILLISECONDS)
 
     async def _write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

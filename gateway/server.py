@@ -34,6 +34,7 @@ from gateway.presence import Presence, PresenceReport
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
+from gateway.snapshots import SnapshotTurns
 from gateway.wire import GuardedHttp, GuardedWebSocket, check_uvicorn
 from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -48,7 +49,12 @@ logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
-REFUSALS = ("without completing handshake", "Invalid HTTP request", "Unsupported upgrade")
+REFUSALS = (
+    "without completing handshake",
+    "without completing response",
+    "Invalid HTTP request",
+    "Unsupported upgrade",
+)
 
 HANDED_OVER_SECONDS = 0.5
 """How long a process that accepts no more answers handshakes before it drains."""
@@ -126,6 +132,7 @@ def build_gateway(
         lifetimes=Lifetimes(settings.connection_age_seconds_max, settings.token_grace_seconds),
         fleet=Fleet(nats, name, connections, policy),
         load=Load(nats, settings),
+        snapshots=SnapshotTurns(),
         connections=connections,
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,8 +16,10 @@ from livefeed.access import Principal
 from livefeed.adapters.postgres.reads import Page
 from livefeed.channel import channels_of, client_name
 from livefeed.cursor import Cursor, client_epoch, format_cursor
-from livefeed.errors import Refused
+from livefeed.errors import Overloaded, Refused
 from livefeed.feed_view import FeedItem, items_of
+from livefeed.limits import SNAPSHOTS_AT_ONCE, SNAPSHOTS_WAITING_MAX
+from livefeed.protocol import ERRORS
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 200
@@ -32,6 +36,29 @@ class PageQuery:
     limit: int
     after: FeedOrder | None
     """The feed-order key of the last item that the client has."""
+
+
+class SnapshotTurns:
+    """A few snapshots are made at once; the other requests wait, and no more than so many."""
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, which lasts as long as the context; raises Overloaded."""
+        if self._waiting >= SNAPSHOTS_WAITING_MAX:
+            raise Overloaded("busy", ERRORS["busy"])
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 def parse_query(parameters: Mapping[str, str]) -> PageQuery:
@@ -88,6 +115,7 @@ async def _items(reader: LogReader, page: Page) -> list[FeedItem]:
             newest[identifier, one.facet] = one
         if not page.more:
             break
+        await asyncio.sleep(0)  # The others' turn: to read a page through takes a while.
         (page,) = await reader.pages([(page.channel, page.end)])
     return items_of(page.channel, newest.values())
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.frames import EXTENSION, Frame, FrameWriter
-from livefeed.limits import OUTBOX_BYTES_LIMIT, OUTBOX_BYTES_MAX
+from livefeed.limits import CLOSING_SECONDS_MAX, OUTBOX_BYTES_LIMIT, OUTBOX_BYTES_MAX
 from livefeed.protocol import CloseCode
 
 
@@ -153,7 +153,7 @@ class OutboxSocket:
 
     def __init__(self, sink: Sink, *, on_room: Callable[[], None]) -> None:
         self._sink = sink
-        self._on_room = on_room
+        self._on_room: Callable[[], None] | None = on_room
         self._outbox: deque[Frame] = deque()
         self._bytes = 0
         self._full = False
@@ -161,6 +161,7 @@ class OutboxSocket:
         self._room.set()
         self._wake = asyncio.Event()
         self._close: tuple[int, str] | None = None
+        self._last_moment: asyncio.TimerHandle | None = None
         self.closed = False
         self._task = asyncio.create_task(self._write(), name="write")
 
@@ -187,9 +188,13 @@ class OutboxSocket:
         self._wake.set()
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Close after what is in the outbox."""
-        self._close = self._close or (int(code), reason)
+        """Close after what is in the outbox; who does not read it in time is left without it."""
+        if self.closed or self._close is not None:
+            return
+        self._close = (int(code), reason)
         self._wake.set()
+        loop = asyncio.get_running_loop()
+        self._last_moment = loop.call_later(CLOSING_SECONDS_MAX, self._task.cancel)
 
     @property
     def pending_bytes(self) -> int:
@@ -202,9 +207,20 @@ class OutboxSocket:
         self._outbox.clear()
         self.close(code, reason)
 
+    async def ended(self) -> None:
+        """Return when nothing is written any more, whatever the reason."""
+        await asyncio.wait({self._task})
+
     def end(self) -> None:
         """Stop writing."""
+        self.closed = True
+        self._on_room = None
+        if self._last_moment is not None:
+            self._last_moment.cancel()
+            self._last_moment = None
         self._task.cancel()
+        # The error that it ended with holds its frame, and that holds this.
+        del self._task
 
     async def _write(self) -> None:
         """Write until the connection ends."""
@@ -230,4 +246,5 @@ class OutboxSocket:
             if self._full and self._bytes < OUTBOX_BYTES_MAX // 2:
                 self._full = False
                 self._room.set()
-                self._on_room()
+                if self._on_room is not None:
+                    self._on_room()

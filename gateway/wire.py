@@ -32,6 +32,7 @@ from livefeed.limits import (
     REQUEST_HEADERS_MAX,
     REQUEST_LINE_BYTES_MAX,
     UNREAD_PONG_BYTES_MAX,
+    UNREAD_SECONDS_MAX,
 )
 from livefeed.protocol import ERRORS
 
@@ -64,6 +65,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._head_deadline: asyncio.TimerHandle | None = None
         self._refused = False
         self._fault: HTTPStatus | None = None
+        self._look_at: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -71,6 +73,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
+        self._look_no_more()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -79,6 +82,9 @@ class GuardedHttp(HttpToolsProtocol):
         if not self._allowance.take(self.loop.time(), len(data) + INBOUND_COST_BYTES):
             self.transport.abort()
             return
+        cycle: Any = self.cycle  # None before the first one, whatever uvicorn declares.
+        if self._head_deadline is None and cycle is not None and cycle.response_complete:
+            self._await_head()  # uvicorn waits no more, whatever it is that comes.
         if self._head_deadline is not None:
             self._head_bytes += len(data)
             if self._head_bytes > REQUEST_HEAD_BYTES_MAX:
@@ -93,21 +99,42 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_is_here()
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # uvicorn would read no more, and not see the client go.
+            cycle.keep_alive = False
+            self._refused = True
+            raise ValueError("a request before the answer to the last one")
         self._fault = self._fault_of_head()
         if self._fault is not None:
             raise ValueError(self._fault)  # The parser stops, and has `send_400_response` called.
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self._fault or HTTPStatus.BAD_REQUEST)
+        if not self._refused:
+            self._refuse(self._fault or HTTPStatus.BAD_REQUEST)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        # Whoever does not read the answer keeps it open no longer either.
-        self.loop.call_later(CLOSING_SECONDS_MAX, self.transport.abort)
+        self._look_on()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._look_on()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_on()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._look_no_more()
 
     def handle_websocket_upgrade(self) -> None:
         self._head_is_here()
+        self._look_no_more()
         super().handle_websocket_upgrade()
         # The parser and this hold each other.
         self.parser = None  # type: ignore[assignment]
@@ -141,6 +168,24 @@ class GuardedHttp(HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.transport.close()
+
+    def _look_on(self) -> None:
+        """Look now and then whether the client reads; whatever is to end it waits for that."""
+        if self._look_at is None:
+            waiting = self.transport.get_write_buffer_size()
+            self._look_at = self.loop.call_later(UNREAD_SECONDS_MAX, self._look, waiting)
+
+    def _look(self, before: int) -> None:
+        self._look_at = None
+        if self.transport.get_write_buffer_size() < before:
+            self._look_on()
+        else:
+            self.transport.abort()
+
+    def _look_no_more(self) -> None:
+        if self._look_at is not None:
+            self._look_at.cancel()
+            self._look_at = None
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer, say that nothing follows, and read on for a moment without looking."""

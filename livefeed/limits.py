@@ -105,6 +105,8 @@ UNREAD_PONG_BYTES_MAX: Final = 64 * KIB
 """Pongs for a client that does not read; above it the connection is cut."""
 CLOSING_SECONDS_MAX: Final = 3.0
 """How long a connection that was closed may take to read what says so; then it is cut."""
+UNREAD_SECONDS_MAX: Final = 10.0
+"""How long a client over HTTP may read nothing of an answer; then it is cut."""
 REQUEST_HEAD_SECONDS_MAX: Final = 10.0
 """How long a request may take until its head is there, from the connect or its first byte on."""
 REQUEST_HEAD_BYTES_MAX: Final = 32 * KIB
@@ -161,6 +163,10 @@ POLL_WAIT_SECONDS_MAX: Final = 30
 """The longest wait of a long poll."""
 POLL_READ_SECONDS_MAX: Final = 10
 """How long a long poll waits for the log, however short its own wait is."""
+SNAPSHOTS_AT_ONCE: Final = 4
+"""Answers of `GET /v1/feeds/{feed}` that a gateway makes at once."""
+SNAPSHOTS_WAITING_MAX: Final = 1_000
+"""Requests that wait for their turn at that; more are refused as `busy`."""
 SEEN_SECONDS: Final = 1.0
 """How long a gateway gathers `seen` frames before it writes them."""
 SEEN_ROWS_MAX: Final = 1_000

@@ -17,6 +17,7 @@ from livefeed.errors import Refused
 from livefeed.limits import (
     CURSOR_BYTES_MAX,
     OUTBOX_BYTES_MAX,
+    PAGE_BYTES_MAX,
     POLL_WAIT_SECONDS,
     POLL_WAIT_SECONDS_MAX,
 )
@@ -139,7 +140,8 @@ class Answer:
         self._bytes += len(text)
         self._floors |= frame.floor
         told = self.caught_up and not self.empty
-        self.complete = told or self._bytes >= OUTBOX_BYTES_MAX
+        # The next frame may be as large as a page.
+        self.complete = told or self._bytes >= OUTBOX_BYTES_MAX - PAGE_BYTES_MAX
 
     def body(self) -> bytes:
         """The answer as JSON."""

@@ -104,6 +104,39 @@ async def test_a_stream_that_is_not_read_waits_for_its_reader(stack: Stack) -> N
         writer.close()
 
 
+async def test_who_reads_nothing_is_cut_and_who_reads_slowly_is_served(stack: Stack) -> None:
+    """A stream, and an answer after which the connection is closed."""
+    await stack.start_gateway()
+    await stack.start_pool()
+    for part in range(25):
+        items = [{"id": f"p{number}-{part}", "x": "x" * 60_000} for number in range(8)]
+        await stack.publish([update(content=items)])
+    await stack.settled()
+    _, silent = await unread_stream(stack)
+    await until(lambda: connections(stack, 1), what="it is connected")
+    parts = urlsplit(stack.url)
+    reader, slow = await asyncio.open_connection(parts.hostname, parts.port, limit=64 * 1024)
+    head = f"GET /v1/feeds/home?limit=200 HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+    token = f"Authorization: Bearer {stack.token('alice')}\r\n"
+    slow.write(f"{head}{token}Connection: close\r\n\r\n".encode())
+    answer = await reader.readuntil(b"\r\n\r\n")
+    (length,) = [
+        int(line.split(b":")[1])
+        for line in answer.splitlines()
+        if line.lower().startswith(b"content-length")
+    ]
+    got = 0
+    async with asyncio.timeout(60):
+        for _ in range(24):
+            got += len(await reader.readexactly(min(length - got, length // 24)))
+            await asyncio.sleep(0.5)
+        got += len(await reader.read(-1))
+    assert got == length
+    await until(lambda: connections(stack, 0), what="the silent one is cut")
+    silent.close()
+    slow.close()
+
+
 # Helpers.
 
 
