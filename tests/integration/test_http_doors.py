@@ -106,12 +106,18 @@ async def test_a_stream_that_is_not_read_waits_for_its_reader(stack: Stack) -> N
 
 async def test_who_reads_nothing_is_cut_and_who_reads_slowly_is_served(stack: Stack) -> None:
     """A stream, and an answer after which the connection is closed."""
+    stack.settings["token_grace_seconds"] = 0
     await stack.start_gateway()
     await stack.start_pool()
     for part in range(25):
         items = [{"id": f"p{number}-{part}", "x": "x" * 60_000} for number in range(8)]
         await stack.publish([update(content=items)])
     await stack.settled()
+    _, closed = await unread_stream(stack, exp=int(time.time()) + 2)
+    await until(lambda: connections(stack, 1), what="it is connected")
+    # Sooner than it would be cut.
+    await until(lambda: connections(stack, 0), seconds=8, what="its token has run out")
+    closed.close()
     _, silent = await unread_stream(stack)
     await until(lambda: connections(stack, 1), what="it is connected")
     parts = urlsplit(stack.url)
@@ -153,13 +159,15 @@ async def connections(stack: Stack, number: int) -> bool:
     return bool(answer.json()["connections"] == number)
 
 
-async def unread_stream(stack: Stack) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def unread_stream(
+    stack: Stack, **claims: Any
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A stream of events of which nothing is read yet."""
     parts = urlsplit(stack.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=4 * MIB)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     head = f"GET /v1/feeds/home/events HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-    writer.write(f"{head}Authorization: Bearer {stack.token('alice')}\r\n\r\n".encode())
+    writer.write(f"{head}Authorization: Bearer {stack.token('alice', **claims)}\r\n\r\n".encode())
     await writer.drain()
     return reader, writer
 
