@@ -25,6 +25,7 @@ from gateway.degraded import Degraded
 from gateway.drain import Lifetimes, drain
 from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
+from gateway.guarded_http import GuardedHttp
 from gateway.head_check import HeadCheck
 from gateway.hub import Hub
 from gateway.listening import Doors, listen
@@ -35,7 +36,7 @@ from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
 from gateway.snapshots import SnapshotTurns
-from gateway.wire import GuardedHttp, GuardedWebSocket, check_uvicorn
+from gateway.wire import GuardedWebSocket, check_uvicorn
 from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
