@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -55,7 +56,10 @@ class Balanced:
 @pytest.fixture
 async def balanced(stack: Stack) -> AsyncIterator[Balanced]:
     """Gateways and a balancer with the configuration that is shipped, but for the ports."""
-    haproxy = require(shutil.which("haproxy"), "haproxy is not installed (Debian's `haproxy`)")
+    haproxy = require(
+        shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin"),
+        "haproxy is not installed (Debian's `haproxy`)",
+    )
     stack.settings |= {
         "trusted_proxies": ["127.0.0.0/8"],
         "drain_wait_seconds": 2.5,
