@@ -13,7 +13,7 @@ from typing import cast
 
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection
-from livefeed.limits import LOAD_ANNOUNCED_SECONDS_MAX, LOW_PAUSE_SECONDS_MAX
+from livefeed.limits import LOAD_ANNOUNCED_SECONDS_MAX
 from livefeed.load import LEVELS, LOW_WINDOW_FACTOR, Level, fleet_level
 
 
@@ -28,7 +28,6 @@ class FleetLoad:
         self._clock = clock
         self._said: dict[str, tuple[Level, float]] = {}
         """By gateway: its level, and when it said so."""
-        self._critical_since: float | None = None
 
     def listen(self, connection: Connection) -> None:
         """Hear the gateways."""
@@ -47,18 +46,8 @@ class FleetLoad:
 
     @property
     def pauses_low(self) -> bool:
-        """Whether nothing of low is to be pulled: for a while, and then not for as long.
-
-        What does not get better by a pause, such as memory, must not starve low until the streams
-        are full.
-        """
-        now = self._clock()
-        if self.level != "critical":
-            self._critical_since = None
-            return False
-        if self._critical_since is None:
-            self._critical_since = now
-        return (now - self._critical_since) % (2 * LOW_PAUSE_SECONDS_MAX) < LOW_PAUSE_SECONDS_MAX
+        """Whether nothing of low is to be pulled."""
+        return self.level == "critical"
 
     @property
     def traces(self) -> bool:

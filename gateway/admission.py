@@ -79,8 +79,6 @@ class Admission:
         try:
             self._check_room(draining=draining, level=level)
             address = self._check_address(request)
-            # Last, or who is refused for another reason would use up everybody's.
-            self._check_rate()
         except Overloaded as error:
             self._count(error)
             raise
@@ -108,17 +106,12 @@ class Admission:
     def _check_room(self, *, draining: bool, level: str) -> None:
         if draining:
             raise Overloaded("draining", ERRORS["draining"])
-        if level == "critical":
-            self._warn("busy", "connections are refused: the load is critical")
+        if level == "critical" or not self._accepts.take(time.monotonic()):
+            self._warn("busy", "connections are refused: too many come, or the load is critical")
             raise Overloaded("busy", ERRORS["busy"])
         if self.inside >= self._settings.connections_max:
             self._warn("full", "connections are refused: LIVEFEED_CONNECTIONS_MAX is reached")
             raise Overloaded("full", ERRORS["full"])
-
-    def _check_rate(self) -> None:
-        if not self._accepts.take(time.monotonic()):
-            self._warn("busy", "connections are refused: more come than LIVEFEED_ACCEPTS_A_SECOND")
-            raise Overloaded("busy", ERRORS["busy"])
 
     def _check_address(self, request: HTTPConnection) -> str | None:
         """Under which name the connection is counted, if it is."""

@@ -86,7 +86,7 @@ class Gateway:
         self.presence.joined(user, connection)
         self.sessions.joined(user, connection)
         # While its handshake was answered.
-        self.close_if_revoked(connection)
+        self._close_if_revoked(connection)
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -129,10 +129,9 @@ class Gateway:
 
     def _close_revoked(self) -> None:
         for connection in self.connections:
-            self.close_if_revoked(connection)
+            self._close_if_revoked(connection)
 
-    def close_if_revoked(self, connection: Connection) -> None:
-        """Close a connection whose token is revoked."""
+    def _close_if_revoked(self, connection: Connection) -> None:
         if self.revocations.covers(connection.principal):
             connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.resources import cores, memory_bytes, memory_limit_bytes
-from livefeed.limits import ANNOUNCED_SECONDS_MAX, LAG_SECONDS_MAX, LOOP_PROBE_SECONDS
+from livefeed.limits import ANNOUNCED_SECONDS_MAX, LOOP_PROBE_SECONDS
 from livefeed.load import (
     CACHE_LIFETIME_FACTOR,
     LANES_INPUTS,
@@ -62,8 +62,6 @@ class LaneLag:
             worker, lag = str(said["worker"]), float(said["lag_seconds"])
         except (ValueError, KeyError, TypeError):
             return  # A worker of another release, or nobody of ours.
-        if not 0 <= lag < LAG_SECONDS_MAX:
-            return  # JSON has numbers that are none.
         self._said[worker] = lag, time.monotonic()
 
 

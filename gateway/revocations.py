@@ -81,13 +81,8 @@ class RevocationWatch:
         since = None if self._read_at is None else self._read_at - REVOCATION_OVERLAP_SECONDS
         try:
             found = await read_revocations(self._pool, since)
-        except Exception as error:  # Whatever it is, the next read may pass.
-            unexpected = None if isinstance(error, Unavailable) else error
-            logger.warning(
-                "revocations cannot be read, what is known of them counts: %s",
-                error,
-                exc_info=unexpected,
-            )
+        except Unavailable as error:
+            logger.warning("revocations cannot be read, what is known of them counts: %s", error)
             return
         if len(found.revocations) == REVOCATIONS_MAX:
             logger.warning(

@@ -123,8 +123,6 @@ async def _carry_out(gateway: Gateway, connection: Connection, text: str) -> Non
             raise AccessRefused("token_invalid", "it is another user's")
         refused = await gateway.authorizer.refusals(principal, connection.feeds)
         connection.refresh(principal, refused)
-        # It may have been revoked while the authorizer was asked.
-        gateway.close_if_revoked(connection)
         gateway.lifetimes.refreshed(connection)
     elif isinstance(frame, Visibility):
         connection.visible = frame.state == "visible"

@@ -5,23 +5,20 @@ Pure. Each of them may be lost: what it is about is found out some seconds later
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from livefeed.admission import Session
 from livefeed.revocation import Revocation
-
-CONNECTIONS_MAX: Final = 10_000_000
-"""More than any gateway has; who says more is none."""
 
 
 class GatewayCount(Struct, frozen=True):
     """How many connections a gateway has; each second."""
 
     gateway: str
-    connections: Annotated[int, Meta(ge=0, le=CONNECTIONS_MAX)]
+    connections: int
     draining: bool = False
     """It is leaving: its connections are no measure for the others."""
 

@@ -235,10 +235,6 @@ LOAD_SAMPLE_SECONDS: Final = 1.0
 """How often a gateway takes a sample of its load and says its level; a setting may change it."""
 LOOP_PROBE_SECONDS: Final = 0.1
 """How often a timer finds out how late the event loop is."""
-LOW_PAUSE_SECONDS_MAX: Final = 60.0
-"""How long low is paused at once while the load is critical; then it is pulled for as long."""
-LAG_SECONDS_MAX: Final = 1e9
-"""A worker that says it is later than this is not believed."""
 LOAD_ANNOUNCED_SECONDS_MAX: Final = 5.0
 """A gateway's level counts no more when it was silent for longer: low is pulled again."""
 
