@@ -121,6 +121,18 @@ async def test_what_comes_too_fast_is_told_to_wait(door: Door) -> None:
     assert await door.refusal(token="x") == (503, "busy", True)
 
 
+async def test_who_is_over_its_share_uses_up_nobodys(door: Door) -> None:
+    """What is refused for its address takes nothing of the rate that all share."""
+    await door.stack.start_gateway(
+        trusted_proxies=["127.0.0.0/8"], connections_per_address_max=1, accepts_a_second=0.4
+    )
+    await door.open("a", address="198.51.100.7")
+    for _ in range(3):
+        refused = await door.refusal(address="198.51.100.7")
+        assert refused == (429, "too_many_connections", True)
+    await door.open("b", address="198.51.100.8")
+
+
 async def test_a_gateway_that_leaves_refuses_and_waits_for_the_balancer(door: Door) -> None:
     """Not ready and 503 at once; who is there stays until the wait is over, and is sent then."""
     gateway = await door.stack.start_gateway(drain_wait_seconds=1.5, drain_seconds=0)
