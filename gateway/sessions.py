@@ -118,7 +118,11 @@ class Sessions:
         if isinstance(message, SessionsSurplus):
             for user, ids in message.users.items():
                 self._close(user, ids)
-        elif message is not None and message.gateway != self._gateway:
+        elif (
+            message is not None
+            and message.gateway != self._gateway
+            and subjects.answers_sessions(reply)
+        ):
             self._answer(message.users, reply.decode())
 
     def _answer(self, users: Iterable[str], reply: str) -> None:
