@@ -27,6 +27,7 @@ from livefeed.load import (
     LoadLevel,
     at_most,
     highest,
+    lag_said,
     with_bounds,
 )
 from livefeed.settings import Settings
@@ -57,12 +58,10 @@ class LaneLag:
     def _on_announcement(
         self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
     ) -> None:
-        try:
-            said = json.loads(payload)
-            worker, lag = str(said["worker"]), float(said["lag_seconds"])
-        except (ValueError, KeyError, TypeError):
-            return  # A worker of another release, or nobody of ours.
-        self._said[worker] = lag, time.monotonic()
+        said = lag_said(payload)
+        if said is not None:
+            worker, lag = said
+            self._said[worker] = lag, time.monotonic()
 
 
 class Samples:

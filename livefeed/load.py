@@ -6,8 +6,11 @@ enough samples in a row call for it; never two steps at once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal, NamedTuple, get_args
+
+from livefeed.limits import LAG_SECONDS_MAX
 
 Level = Literal["normal", "elevated", "critical"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
@@ -108,6 +111,16 @@ def highest(levels: Iterable[Level]) -> Level:
 def at_most(level: Level, most: Level) -> Level:
     """A level, or the other one if that is lower."""
     return min(level, most, key=LEVELS.index)
+
+
+def lag_said(payload: bytes) -> tuple[str, float] | None:
+    """A worker's name and its lag in seconds; None for what is neither."""
+    try:
+        said = json.loads(payload)
+        worker, lag = str(said["worker"]), float(said["lag_seconds"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return (worker, lag) if 0 <= lag <= LAG_SECONDS_MAX else None  # So no NaN either.
 
 
 def fleet_level(levels: Collection[Level]) -> Level:

@@ -19,6 +19,7 @@ from livefeed.load import (
     LoadLevel,
     at_most,
     fleet_level,
+    lag_said,
     limit_of,
     with_bounds,
 )
@@ -182,3 +183,20 @@ def test_bounds_that_make_no_sense_are_refused(bounds: Any) -> None:
     """A mistyped input, or bounds in the wrong order, are no thresholds."""
     with pytest.raises(ValueError, match=next(iter(bounds))):
         with_bounds(bounds)
+
+
+def test_a_lag_is_what_a_worker_says() -> None:
+    """By its name, in seconds."""
+    assert lag_said(b'{"worker": "a", "lag_seconds": 1.5, "more": 1}') == ("a", 1.5)
+
+
+@pytest.mark.parametrize("lag", ["NaN", "Infinity", "1e999", "1e10", "-1", "1" + 400 * "0", "[]"])
+def test_what_is_no_lag_is_ignored(lag: str) -> None:
+    """Not a number, not finite, below 0, or of thirty years."""
+    assert lag_said(b'{"worker": "a", "lag_seconds": %s}' % lag.encode()) is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"{}", b"[" * 100_000])
+def test_what_is_no_announcement_is_ignored(payload: bytes) -> None:
+    """Of another release, or of nobody of ours."""
+    assert lag_said(payload) is None
