@@ -143,7 +143,10 @@ class Load:
             tasks.create_task(self._samples.probe(), name="loop-lag")
             while True:
                 await asyncio.sleep(self._seconds)
-                self._take_sample()
+                try:
+                    self._take_sample()
+                except Exception:
+                    logger.exception("a sample of the load failed")
 
     def described(self) -> dict[str, Any]:
         """For people: the level and the last sample, None for what is not known."""

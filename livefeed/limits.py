@@ -212,6 +212,8 @@ FLEET_SECONDS: Final = 1.0
 """How often a gateway says how many connections it has."""
 FLEET_SILENT_SECONDS_MAX: Final = 3.5
 """A gateway that was silent for longer counts no more in the mean."""
+FLEET_CONNECTIONS_MAX: Final = 10_000_000
+"""Connections that a gateway may say it has; what says more is ignored."""
 FLEET_GATEWAYS_MAX: Final = 1_000
 """Gateways that one gateway knows of."""
 REVOCATION_READ_SECONDS: Final = 15.0
