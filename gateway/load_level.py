@@ -118,6 +118,7 @@ class Load:
         self._lane_lag: Final = LaneLag()
         self._own: Final = LoadLevel(thresholds, OWN_INPUTS)
         self._lanes: Final = LoadLevel(thresholds, LANES_INPUTS)
+        self._critical_since: float | None = None
         self.inputs: Mapping[Input, float | None] = {}
         """The last sample."""
 
@@ -162,8 +163,16 @@ class Load:
         said = self.described()
         if (self.level, self.announced) != before:
             logger.warning("the load level changes: %s", json.dumps(said))
-        announcement = {"gateway": self._gateway, "level": self.announced}
-        self._nats.send(subjects.CONTROL_LOAD, json.dumps(announcement).encode())
+        self._announce(time.monotonic())
+
+    def _announce(self, now: float) -> None:
+        said: dict[str, Any] = {"gateway": self._gateway, "level": self.announced}
+        if self.announced != "critical":
+            self._critical_since = None
+        else:
+            self._critical_since = self._critical_since or now
+            said["critical_seconds"] = now - self._critical_since
+        self._nats.send(subjects.CONTROL_LOAD, json.dumps(said).encode())
 
 
 def _rounded(value: float | None) -> float | None:

@@ -231,8 +231,11 @@ LOAD_SAMPLE_SECONDS: Final = 1.0
 """How often a gateway takes a sample of its load and says its level; a setting may change it."""
 LOOP_PROBE_SECONDS: Final = 0.1
 """How often a timer finds out how late the event loop is."""
+LOW_PAUSE_SECONDS_MAX: Final = 60.0
+"""Low is paused no longer than this at once; then it goes on for as long, while the load stays
+critical."""
 LAG_SECONDS_MAX: Final = 1e9
-"""A lag of the lanes above this is none: nothing has waited in a stream for thirty years."""
+"""What is announced above this is ignored: nothing has been late, or critical, for thirty years."""
 LOAD_ANNOUNCED_SECONDS_MAX: Final = 5.0
 """A gateway's level counts no more when it was silent for longer: low is pulled again."""
 
