@@ -79,6 +79,8 @@ class Admission:
         try:
             self._check_room(draining=draining, level=level)
             address = self._check_address(request)
+            # Last: who is refused for what is its own uses up nobody's.
+            self._check_rate()
         except Overloaded as error:
             self._count(error)
             raise
@@ -106,8 +108,8 @@ class Admission:
     def _check_room(self, *, draining: bool, level: str) -> None:
         if draining:
             raise Overloaded("draining", ERRORS["draining"])
-        if level == "critical" or not self._accepts.take(time.monotonic()):
-            self._warn("busy", "connections are refused: too many come, or the load is critical")
+        if level == "critical":
+            self._warn("busy", "connections are refused: the load is critical")
             raise Overloaded("busy", ERRORS["busy"])
         if self.inside >= self._settings.connections_max:
             self._warn("full", "connections are refused: LIVEFEED_CONNECTIONS_MAX is reached")
@@ -124,6 +126,11 @@ class Admission:
             self._warn("too_many_connections", f"connections from {key} are refused; {mend}")
             raise Overloaded("too_many_connections", ERRORS["too_many_connections"])
         return key
+
+    def _check_rate(self) -> None:
+        if not self._accepts.take(time.monotonic()):
+            self._warn("busy", "connections are refused: too many come at once")
+            raise Overloaded("busy", ERRORS["busy"])
 
     async def _check_rights(self, request: HTTPConnection) -> Visitor:
         if not self._authenticator.allows_origin(request):

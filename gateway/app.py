@@ -86,7 +86,7 @@ class Gateway:
         self.presence.joined(user, connection)
         self.sessions.joined(user, connection)
         # While its handshake was answered.
-        self._close_if_revoked(connection)
+        self.close_if_revoked(connection)
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -127,13 +127,14 @@ class Gateway:
             return "nats is away"
         return self.authenticator.ready()
 
-    def _close_revoked(self) -> None:
-        for connection in self.connections:
-            self._close_if_revoked(connection)
-
-    def _close_if_revoked(self, connection: Connection) -> None:
+    def close_if_revoked(self, connection: Connection) -> None:
+        """Close a connection whose token was revoked while its rights were being asked for."""
         if self.revocations.covers(connection.principal):
             connection.socket.close(CloseCode.TOKEN_REVOKED, "the token was revoked")
+
+    def _close_revoked(self) -> None:
+        for connection in self.connections:
+            self.close_if_revoked(connection)
 
 
 def public_app(gateway: Gateway) -> Asgi:

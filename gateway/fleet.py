@@ -48,9 +48,15 @@ class Fleet:
         self._nats.subscribe_direct(subjects.CONTROL_GATEWAYS, self._on_count)
         while True:
             await asyncio.sleep(FLEET_SECONDS)
-            self._announce()
-            if not self.draining:
-                self._shed(self._others())
+            try:
+                self._step()
+            except Exception:
+                logger.exception("a step of the fleet failed")
+
+    def _step(self) -> None:
+        self._announce()
+        if not self.draining:
+            self._shed(self._others())
 
     def _announce(self) -> None:
         count = GatewayCount(self._gateway, len(self._connections), self.draining)
@@ -80,4 +86,4 @@ class Fleet:
             self._heard.pop(count.gateway, None)
         elif count.gateway in self._heard or len(self._heard) < FLEET_GATEWAYS_MAX:
             now = asyncio.get_running_loop().time()
-            self._heard[count.gateway] = (now, max(0, count.connections))
+            self._heard[count.gateway] = (now, count.connections)

@@ -27,6 +27,7 @@ from livefeed.load import (
     LoadLevel,
     at_most,
     highest,
+    lag_said,
     with_bounds,
 )
 from livefeed.settings import Settings
@@ -57,12 +58,10 @@ class LaneLag:
     def _on_announcement(
         self, _subject: bytes, _reply: bytes, _headers: bytes, payload: bytes
     ) -> None:
-        try:
-            said = json.loads(payload)
-            worker, lag = str(said["worker"]), float(said["lag_seconds"])
-        except (ValueError, KeyError, TypeError):
-            return  # A worker of another release, or nobody of ours.
-        self._said[worker] = lag, time.monotonic()
+        said = lag_said(payload)
+        if said is not None:
+            worker, lag = said
+            self._said[worker] = lag, time.monotonic()
 
 
 class Samples:
@@ -119,6 +118,7 @@ class Load:
         self._lane_lag: Final = LaneLag()
         self._own: Final = LoadLevel(thresholds, OWN_INPUTS)
         self._lanes: Final = LoadLevel(thresholds, LANES_INPUTS)
+        self._critical_since: float | None = None
         self.inputs: Mapping[Input, float | None] = {}
         """The last sample."""
 
@@ -144,7 +144,10 @@ class Load:
             tasks.create_task(self._samples.probe(), name="loop-lag")
             while True:
                 await asyncio.sleep(self._seconds)
-                self._take_sample()
+                try:
+                    self._take_sample()
+                except Exception:
+                    logger.exception("a sample of the load failed")
 
     def described(self) -> dict[str, Any]:
         """For people: the level and the last sample, None for what is not known."""
@@ -160,8 +163,16 @@ class Load:
         said = self.described()
         if (self.level, self.announced) != before:
             logger.warning("the load level changes: %s", json.dumps(said))
-        announcement = {"gateway": self._gateway, "level": self.announced}
-        self._nats.send(subjects.CONTROL_LOAD, json.dumps(announcement).encode())
+        self._announce(time.monotonic())
+
+    def _announce(self, now: float) -> None:
+        said: dict[str, Any] = {"gateway": self._gateway, "level": self.announced}
+        if self.announced != "critical":
+            self._critical_since = None
+        else:
+            self._critical_since = self._critical_since or now
+            said["critical_seconds"] = now - self._critical_since
+        self._nats.send(subjects.CONTROL_LOAD, json.dumps(said).encode())
 
 
 def _rounded(value: float | None) -> float | None:

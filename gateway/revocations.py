@@ -72,7 +72,10 @@ class RevocationWatch:
         self._on_news = on_news
         self._nats.subscribe_direct(subjects.CONTROL_REVOCATIONS, self._on_revoked)
         while True:
-            await self._read()
+            try:
+                await self._read()
+            except Exception:
+                logger.exception("a read of the revocations failed")
             seconds = REVOCATION_READ_SECONDS if self.known else FIRST_READ_RETRY_SECONDS
             # Never later than promised: what differs between gateways is how much earlier.
             await asyncio.sleep(seconds * (0.8 + 0.2 * random.random()))

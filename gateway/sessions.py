@@ -8,6 +8,7 @@ message, or NATS away, means that some stay until the user's next connection.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -27,6 +28,8 @@ from livefeed.control import (
 )
 from livefeed.limits import SESSIONS_IN_MESSAGE_MAX, SESSIONS_SECONDS, SESSIONS_USERS_MAX
 from livefeed.protocol import CloseCode
+
+logger = logging.getLogger(__name__)
 
 Thing = TypeVar("Thing")
 
@@ -85,8 +88,11 @@ class Sessions:
         self._nats.subscribe_direct(subjects.control_sessions(self._gateway), self._on_answer)
         while True:
             await asyncio.sleep(SESSIONS_SECONDS)
-            self._decide()
-            self._ask()
+            try:
+                self._decide()
+                self._ask()
+            except Exception:
+                logger.exception("a question about the connections of users failed")
 
     def _own(self, user: str) -> list[Session]:
         return [one.session for one in self._members.get(user, ())]
@@ -118,7 +124,11 @@ class Sessions:
         if isinstance(message, SessionsSurplus):
             for user, ids in message.users.items():
                 self._close(user, ids)
-        elif message is not None and message.gateway != self._gateway:
+        elif (
+            message is not None
+            and message.gateway != self._gateway
+            and subjects.answers_sessions(reply)
+        ):
             self._answer(message.users, reply.decode())
 
     def _answer(self, users: Iterable[str], reply: str) -> None:

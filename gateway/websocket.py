@@ -124,6 +124,8 @@ async def _carry_out(gateway: Gateway, connection: Connection, text: str) -> Non
         refused = await gateway.authorizer.refusals(principal, connection.feeds)
         connection.refresh(principal, refused)
         gateway.lifetimes.refreshed(connection)
+        # While the authorizer was asked.
+        gateway.close_if_revoked(connection)
     elif isinstance(frame, Visibility):
         connection.visible = frame.state == "visible"
     elif isinstance(frame, Seen):

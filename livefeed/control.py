@@ -5,12 +5,13 @@ Pure. Each of them may be lost: what it is about is found out some seconds later
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from livefeed.admission import Session
+from livefeed.limits import FLEET_CONNECTIONS_MAX
 from livefeed.revocation import Revocation
 
 
@@ -18,7 +19,8 @@ class GatewayCount(Struct, frozen=True):
     """How many connections a gateway has; each second."""
 
     gateway: str
-    connections: int
+    connections: Annotated[int, Meta(ge=0, le=FLEET_CONNECTIONS_MAX)]
+    """Bounded, as JSON's are of any length: Python has no float for the longest ones."""
     draining: bool = False
     """It is leaving: its connections are no measure for the others."""
 
@@ -62,7 +64,7 @@ def decode(payload: bytes, kind: type[Message]) -> Message | None:
     """A message of a kind, or None: another version's, or none at all."""
     try:
         return msgspec.json.decode(payload, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -70,5 +72,5 @@ def decode_sessions(payload: bytes) -> SessionsMessage | None:
     """A question or a surplus, or None."""
     try:
         return _sessions.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

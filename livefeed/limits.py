@@ -218,6 +218,8 @@ FLEET_SECONDS: Final = 1.0
 """How often a gateway says how many connections it has."""
 FLEET_SILENT_SECONDS_MAX: Final = 3.5
 """A gateway that was silent for longer counts no more in the mean."""
+FLEET_CONNECTIONS_MAX: Final = 10_000_000
+"""Connections that a gateway may say it has; what says more is ignored."""
 FLEET_GATEWAYS_MAX: Final = 1_000
 """Gateways that one gateway knows of."""
 REVOCATION_READ_SECONDS: Final = 15.0
@@ -235,6 +237,11 @@ LOAD_SAMPLE_SECONDS: Final = 1.0
 """How often a gateway takes a sample of its load and says its level; a setting may change it."""
 LOOP_PROBE_SECONDS: Final = 0.1
 """How often a timer finds out how late the event loop is."""
+LOW_PAUSE_SECONDS_MAX: Final = 60.0
+"""Low is paused no longer than this at once; then it goes on for as long, while the load stays
+critical."""
+LAG_SECONDS_MAX: Final = 1e9
+"""What is announced above this is ignored: nothing has been late, or critical, for thirty years."""
 LOAD_ANNOUNCED_SECONDS_MAX: Final = 5.0
 """A gateway's level counts no more when it was silent for longer: low is pulled again."""
 

@@ -6,8 +6,11 @@ enough samples in a row call for it; never two steps at once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal, NamedTuple, get_args
+
+from livefeed.limits import LAG_SECONDS_MAX, LOW_PAUSE_SECONDS_MAX
 
 Level = Literal["normal", "elevated", "critical"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
@@ -108,6 +111,50 @@ def highest(levels: Iterable[Level]) -> Level:
 def at_most(level: Level, most: Level) -> Level:
     """A level, or the other one if that is lower."""
     return min(level, most, key=LEVELS.index)
+
+
+def pauses_low(critical_seconds: float | None) -> bool:
+    """Whether nothing of low is to be pulled.
+
+    By turns, for a level may stay critical whatever is paused: memory that was used once is not
+    given back.
+
+    Args:
+        critical_seconds: For how long the fleet has been critical; None when it is not.
+    """
+    return critical_seconds is not None and critical_seconds // LOW_PAUSE_SECONDS_MAX % 2 == 0
+
+
+class Said(NamedTuple):
+    """What a gateway says of its load."""
+
+    gateway: str
+    level: Level
+    critical_seconds: float | None
+    """For how long it has been critical; None when it does not say."""
+
+
+def level_said(payload: bytes) -> Said | None:
+    """What a gateway says; None for what is of another release, or junk."""
+    try:
+        said = json.loads(payload)
+        gateway, level = str(said["gateway"]), said["level"]
+        seconds = float(said.get("critical_seconds", -1))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    if level not in LEVELS:
+        return None
+    return Said(gateway, level, seconds if 0 <= seconds <= LAG_SECONDS_MAX else None)
+
+
+def lag_said(payload: bytes) -> tuple[str, float] | None:
+    """A worker's name and its lag in seconds; None for what is neither."""
+    try:
+        said = json.loads(payload)
+        worker, lag = str(said["worker"]), float(said["lag_seconds"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return (worker, lag) if 0 <= lag <= LAG_SECONDS_MAX else None  # So no NaN either.
 
 
 def fleet_level(levels: Collection[Level]) -> Level:

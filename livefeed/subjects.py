@@ -102,3 +102,13 @@ def control_workers(function: str) -> str:
 def control_sessions(gateway: str) -> str:
     """Where the answers to a gateway's questions about sessions come."""
     return f"{CONTROL_SESSIONS}.{gateway}"
+
+
+def answers_sessions(reply: bytes) -> bool:
+    """Whether a reply subject is one of `control_sessions`.
+
+    NATS ends the connection of who publishes to no subject at all, and whoever asks may not have
+    a gateway publish wherever it likes.
+    """
+    head, _, gateway = reply.decode(errors="replace").rpartition(".")
+    return head == CONTROL_SESSIONS and _literal.fullmatch(gateway) is not None

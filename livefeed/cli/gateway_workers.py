@@ -68,7 +68,10 @@ class GatewayWorker:
         while True:
             child = self._child
             code = 0 if child is None else await child.wait()
-            if child is self._child:
+            # A successor that is on its way takes over the socket, or none does and it is closed.
+            async with self._starting:
+                if child is not self._child:
+                    continue
                 # Who connects meanwhile goes to the others instead of waiting here.
                 self._close()
                 return code
@@ -202,7 +205,7 @@ async def _restart(workers: list[GatewayWorker], asked: asyncio.Event) -> None:
         for worker in workers:
             try:
                 await worker.replace()
-            except LivefeedError as error:
+            except (LivefeedError, OSError) as error:  # OSError: of the pipe, or the fork.
                 logger.warning("the restart ends here, the old workers stay: %s", error)
                 break
 

@@ -132,7 +132,7 @@ class Supervisor:
     async def _start_again(self, name: str, part: Part) -> None:
         try:
             await part.start()
-        except LivefeedError as error:
+        except (LivefeedError, OSError) as error:  # OSError: of a pipe, or the fork.
             self._say(f"{name} does not start: {error}")
         else:
             self._say(f"{name} is running again")

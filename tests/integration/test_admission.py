@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -13,14 +14,25 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway import authorizer as gateway_authorizer
 from gateway import revocations as gateway_revocations
+from gateway.app import Gateway, public_app
+from gateway.authorizer import Authorize
+from gateway.fleet import Fleet
+from gateway.listening import listen
+from gateway.load_level import Load
 from gateway.revocations import RevocationWatch
+from gateway.server import Access, build_gateway, make_server
+from gateway.sessions import Sessions
 from livefeed.access import Principal
 from livefeed.adapters.postgres.log import renew_epoch_if_changed
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.revocations import add_revocation, read_revocations
+from livefeed.control import Revoked, encode
 from livefeed.errors import AccessRefused, Unavailable
 from livefeed.limits import COMMANDS_A_SECOND, COMMANDS_BURST
+from livefeed.revocation import Revocation
+from livefeed.settings import load_settings
 from tests.servers import OwnServers, Process, Stack, http_status, until
 
 
@@ -119,6 +131,18 @@ async def test_what_comes_too_fast_is_told_to_wait(door: Door) -> None:
     await door.stack.start_gateway(accepts_a_second=0.01)
     await door.open("alice")
     assert await door.refusal(token="x") == (503, "busy", True)
+
+
+async def test_who_is_over_its_share_uses_up_nobodys(door: Door) -> None:
+    """What is refused for its address takes nothing of the rate that all share."""
+    await door.stack.start_gateway(
+        trusted_proxies=["127.0.0.0/8"], connections_per_address_max=1, accepts_a_second=0.4
+    )
+    await door.open("a", address="198.51.100.7")
+    for _ in range(3):
+        refused = await door.refusal(address="198.51.100.7")
+        assert refused == (429, "too_many_connections", True)
+    await door.open("b", address="198.51.100.8")
 
 
 async def test_a_gateway_that_leaves_refuses_and_waits_for_the_balancer(door: Door) -> None:
@@ -297,3 +321,68 @@ async def test_revoking_again_never_shortens(stack: Stack) -> None:
         assert again.until == first.until
         await add_revocation(pool, "token", "t1", seconds=0)
         assert (await read_revocations(pool)).revocations == [again]
+
+
+@asynccontextmanager
+async def gateway_here(stack: Stack, authorize: Authorize) -> AsyncIterator[tuple[Gateway, str]]:
+    """A gateway in this process that serves its doors and does nothing beside, and its URL."""
+    settings = load_settings(**stack.settings)
+    with listen("127.0.0.1", 0, "LIVEFEED_GATEWAY_PORT") as door:
+        async with primary(stack) as pool, asyncio.TaskGroup() as tasks:
+            access = Access(authorize=authorize)
+            gateway = build_gateway(settings, await stack.nats(), pool, None, access)
+            await gateway.revocations._read()
+            server = make_server(public_app(gateway), guarded=True)
+            serving = tasks.create_task(server.serve([door]))
+            await server.serving.wait()
+            yield gateway, f"ws://127.0.0.1:{door.getsockname()[1]}/v1/ws"
+            server.should_exit = True
+            await serving
+
+
+async def test_a_token_that_is_revoked_during_its_refresh_is_not_good(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verified, then revoked while the authorizer is asked: the connection is closed."""
+    monkeypatch.setattr(gateway_authorizer, "AUTHORIZED_SECONDS", 0)
+    asked: list[str] = []
+
+    async def authorize(_user: str, feed: str) -> bool:
+        asked.append(feed)
+        if len(asked) == 2:
+            one = Revocation("token", "newer", time.time(), time.time() + 600)
+            gateway.revocations._on_revoked(b"", b"", b"", encode(Revoked([one])))
+        return True
+
+    async with gateway_here(stack, authorize) as (gateway, url):
+        headers = {"Authorization": f"Bearer {stack.token('alice', jti='older')}"}
+        async with connect(f"{url}?feeds=home", additional_headers=headers) as socket:
+            assert (await frame(socket))["type"] == "connection_established"
+            newer = stack.token("alice", jti="newer")
+            await socket.send(json.dumps({"type": "refresh", "token": newer}))
+            assert await closed(socket) == 4505
+    assert asked == ["home", "home"]
+
+
+async def test_a_step_that_fails_is_not_the_end(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in what runs beside the doors is logged, and the next step is done."""
+    failed: Counter[type] = Counter()
+    steps = {Fleet: "_step", Sessions: "_decide", Load: "_take_sample", RevocationWatch: "_read"}
+
+    def fail(part: object) -> None:
+        failed[type(part)] += 1
+        raise OverflowError
+
+    for kind, step in steps.items():
+        monkeypatch.setattr(kind, step, fail)
+    async with primary(stack) as pool, asyncio.TaskGroup() as tasks:
+        settings = load_settings(**stack.settings)
+        gateway = build_gateway(settings, await stack.nats(), pool, None, Access())
+        parts = (gateway.fleet, gateway.sessions, gateway.load)
+        running = [tasks.create_task(part.run()) for part in parts]
+        running.append(tasks.create_task(gateway.revocations.run(lambda: None)))
+        await until(lambda: all(failed[kind] >= 2 for kind in steps), what="each went on")
+        for one in running:
+            one.cancel()

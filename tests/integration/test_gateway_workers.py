@@ -135,6 +135,49 @@ async def test_a_rolling_restart_refuses_nobody(stack: Stack) -> None:
     assert all(one.frames_of("reconnect") for one in followers), "each was sent to a successor"
 
 
+async def is_replaced(gateway: Process, before: list[int]) -> None:
+    """Wait until others serve in place of all of these."""
+    await until(
+        lambda: len(pids(gateway)) == WORKERS and not set(before) & set(pids(gateway)),
+        seconds=30,
+        what="all processes are others",
+    )
+
+
+async def test_a_predecessor_that_dies_leaves_its_socket_to_its_successor(stack: Stack) -> None:
+    """It is killed while its successor starts: the next restart replaces that one, too."""
+    stack.settings["drain_seconds"] = 0.1
+    gateway = await start(stack)
+    before = pids(gateway)
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: len(pids(gateway)) > WORKERS, seconds=20, what="a successor starts")
+    os.kill(before[0], signal.SIGKILL)
+    await is_replaced(gateway, before)
+    later = pids(gateway)
+    gateway.signal(signal.SIGHUP)
+    await is_replaced(gateway, later)
+
+
+async def test_a_restart_that_fails_can_be_asked_for_again(stack: Stack) -> None:
+    """Without a descriptor no process starts; with some again, all of it works as before."""
+    stack.settings["drain_seconds"] = 0.1
+    gateway = await start(stack)
+    before, parent = pids(gateway), psutil.Process(gateway.pid)
+    limits = parent.rlimit(psutil.RLIMIT_NOFILE)
+    parent.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))
+    gateway.signal(signal.SIGHUP)
+    await until(lambda: "the restart ends here" in gateway.output(), what="it says so")
+    os.kill(before[0], signal.SIGKILL)
+    await until(lambda: "does not start" in gateway.output(), what="it says so")
+    parent.rlimit(psutil.RLIMIT_NOFILE, limits)
+    await until(lambda: len(pids(gateway)) == WORKERS, seconds=30, what="it is started again")
+    for url in ops_urls(gateway):
+        await until(lambda url=url: answers_ready(url), seconds=20, what=f"{url} is ready")
+    before = pids(gateway)
+    gateway.signal(signal.SIGHUP)
+    await is_replaced(gateway, before)
+
+
 async def test_a_port_that_is_taken_is_named(stack: Stack) -> None:
     """Each port is taken once: a second gateway ends at once and says which setting to change."""
     first = await start(stack)

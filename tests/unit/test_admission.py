@@ -16,7 +16,9 @@ from livefeed.admission import (
     retry_after_seconds,
     surplus,
 )
+from livefeed.control import GatewayCount, Revoked, SessionsAnswer, decode, encode
 from livefeed.errors import Misconfigured
+from livefeed.limits import FLEET_CONNECTIONS_MAX
 from livefeed.protocol import ERRORS
 from livefeed.settings import load_settings
 
@@ -148,3 +150,29 @@ def test_networks_of_proxies_are_checked_at_the_start() -> None:
     assert load_settings(trusted_proxies=["10.0.0.0/8"]).proxy_networks == (PROXIES[0],)
     with pytest.raises(Misconfigured, match="LIVEFEED_TRUSTED_PROXIES"):
         load_settings(trusted_proxies=["10.0.0.1/8"])
+
+
+def test_what_a_gateway_says_of_itself_is_heard() -> None:
+    """As it was said, up to the bound."""
+    count = GatewayCount("a", FLEET_CONNECTIONS_MAX, draining=True)
+    assert decode(encode(count), GatewayCount) == count
+
+
+@pytest.mark.parametrize(
+    "number", ["-1", "1.5", "NaN", "1e999", str(FLEET_CONNECTIONS_MAX + 1), "1" + 400 * "0"]
+)
+def test_a_number_that_cannot_be_is_not_heard(number: str) -> None:
+    """JSON's numbers have any length, and what is calculated with them would raise."""
+    assert decode(b'{"gateway": "a", "connections": %s}' % number.encode(), GatewayCount) is None
+
+
+@pytest.mark.parametrize("time", ["NaN", "1e999", "1" + 400 * "0"])
+def test_a_time_that_cannot_be_is_not_heard(time: str) -> None:
+    """Of a session or a revocation."""
+    assert decode(b'{"users": {"a": [[%s, "c"]]}}' % time.encode(), SessionsAnswer) is None
+    assert decode(b'{"revocations": [["user", "a", %s, 5]]}' % time.encode(), Revoked) is None
+
+
+def test_what_is_too_deep_is_not_heard() -> None:
+    """Nested beyond what the stack takes."""
+    assert decode(b'{"a":' * 100_000, GatewayCount) is None

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functions.fleet_load import FleetLoad
 from livefeed.load import (
     LANES_INPUTS,
     LEAVE_SHARE,
@@ -19,7 +20,10 @@ from livefeed.load import (
     LoadLevel,
     at_most,
     fleet_level,
+    lag_said,
+    level_said,
     limit_of,
+    pauses_low,
     with_bounds,
 )
 
@@ -182,3 +186,77 @@ def test_bounds_that_make_no_sense_are_refused(bounds: Any) -> None:
     """A mistyped input, or bounds in the wrong order, are no thresholds."""
     with pytest.raises(ValueError, match=next(iter(bounds))):
         with_bounds(bounds)
+
+
+def test_a_lag_is_what_a_worker_says() -> None:
+    """By its name, in seconds."""
+    assert lag_said(b'{"worker": "a", "lag_seconds": 1.5, "more": 1}') == ("a", 1.5)
+
+
+@pytest.mark.parametrize("lag", ["NaN", "Infinity", "1e999", "1e10", "-1", "1" + 400 * "0", "[]"])
+def test_what_is_no_lag_is_ignored(lag: str) -> None:
+    """Not a number, not finite, below 0, or of thirty years."""
+    assert lag_said(b'{"worker": "a", "lag_seconds": %s}' % lag.encode()) is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"{}", b"[" * 100_000])
+def test_what_is_no_announcement_is_ignored(payload: bytes) -> None:
+    """Of another release, or of nobody of ours."""
+    assert lag_said(payload) is None
+
+
+def test_low_is_paused_by_turns() -> None:
+    """A minute, then not for a minute, for as long as the fleet is critical; else never."""
+    assert not pauses_low(None)
+    minutes = [[pauses_low(60 * minute + second) for second in (0, 59.9)] for minute in range(4)]
+    assert minutes == [[True, True], [False, False]] * 2
+
+
+def test_the_gateways_say_when_low_is_paused() -> None:
+    """Whenever a worker was started, by the gateway that has been critical for longest."""
+    now = 1_000.0
+    for seconds, paused in [(0, True), (59, True), (60, False), (119, False), (120, True)]:
+        fleet = FleetLoad(clock=lambda: now)
+        for gateway, since in (("a", seconds), ("b", 0)):
+            said = b'{"gateway": "%s", "level": "critical", "critical_seconds": %d}'
+            fleet._on_announcement(b"", b"", b"", said % (gateway.encode(), since))
+        assert fleet.pauses_low == paused
+
+
+def test_low_is_paused_for_half_of_a_critical_day() -> None:
+    """Also where the gateways do not say for how long; and anew when it was over meanwhile."""
+    now = 0.0
+    fleet = FleetLoad(clock=lambda: now)
+
+    def paused(level: bytes) -> bool:
+        fleet._on_announcement(b"", b"", b"", b'{"gateway": "a", "level": "%s"}' % level)
+        return fleet.pauses_low
+
+    by_second = []
+    while now < 86_400:
+        by_second.append(paused(b"critical"))
+        now += 1
+    assert sum(by_second) == 43_200
+    assert by_second[:121] == [True] * 60 + [False] * 60 + [True]
+    now += 70
+    assert not paused(b"elevated")
+    assert paused(b"critical")
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("5.5", 5.5), ("NaN", None), ("1e999", None), ("-1", None), ("1e10", None)],
+)
+def test_what_a_gateway_says(said: str, seconds: float | None) -> None:
+    """Its level counts, also where its time cannot be."""
+    payload = b'{"gateway": "a", "level": "critical", "critical_seconds": %s}' % said.encode()
+    assert level_said(payload) == ("a", "critical", seconds)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"[]", b"{}", b'{"gateway": "a", "level": "high"}', b'{"gateway": "a", "level": []}'],
+)
+def test_what_no_gateway_says_is_ignored(payload: bytes) -> None:
+    """Of another release, or of nobody of ours."""
+    assert level_said(payload) is None

@@ -106,3 +106,29 @@ def test_a_channel_is_read_back(user: str, feed: str) -> None:
 def test_a_client_cannot_name_what_is_not_its_own(name: str) -> None:
     """Only `me/<feed>` and `all/<feed>` mean anything."""
     assert channel.from_client_name(name, "alice") is None
+
+
+@given(gateway=st.from_regex(r"[0-9a-f]{12}", fullmatch=True))
+def test_a_gateways_own_subject_is_answered(gateway: str) -> None:
+    """What a question names as its reply subject is what the others take."""
+    assert subjects.answers_sessions(subjects.control_sessions(gateway).encode())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"feed.control.sessions",
+        b"feed.control.sessions.",
+        b"feed.control.sessions.*",
+        b"feed.control.sessions.>",
+        b"feed.control.sessions.a.b",
+        b"feed.control.sessions.a b",
+        b"feed.control.sessions.\xff",
+        b"feed.control.revocations",
+        b"feed.users.a",
+    ],
+)
+def test_nothing_else_is_answered(reply: bytes) -> None:
+    """A question without a reply subject, or with another one, has a gateway publish nothing."""
+    assert not subjects.answers_sessions(reply)
