@@ -7,7 +7,6 @@ and one page of the log makes up for all of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from livefeed.limits import (
@@ -20,19 +19,9 @@ from livefeed.limits import (
 _ROUNDING: Final = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How many frames at once, and how many a second after that."""
-
-    burst: int
-    a_second: float
-
-
-_BURST_SECONDS: Final = FRAMES_BURST / FRAMES_A_SECOND_MAX
-WINDOWS: Final = ((FRAMES_A_SECOND_MAX, 1.0), (FRAMES_BURST, _BURST_SECONDS))
+WINDOWS: Final = ((FRAMES_A_SECOND_MAX, 1.0), (FRAMES_BURST, FRAMES_BURST / FRAMES_A_SECOND_MAX))
 """Most frames within so many seconds. The shorter one spreads what the longer one allows, so that
 a busy channel is not quick for a moment and then silent."""
-HIDDEN: Final = Rate(HIDDEN_FRAMES_BURST, 1 / HIDDEN_FRAME_SECONDS)
 
 
 class Recent:
@@ -64,36 +53,14 @@ class Recent:
             del self._times[0]
         self._times.append(now)
 
-    def try_take(self, now: float, keep: int) -> bool:
-        """Send a frame if one may be sent, `keep` more staying possible.
 
-        What `ready_at` and `take` do, written out: every live frame asks it.
-        """
-        times = self._times
-        count = len(times)
-        if count >= FRAMES_BURST - keep:
-            if times[keep - FRAMES_BURST] + _BURST_SECONDS > now:
-                return False
-            if (
-                count >= FRAMES_A_SECOND_MAX - keep
-                and times[keep - FRAMES_A_SECOND_MAX] + 1.0 > now
-            ):
-                return False
-            if count == FRAMES_A_SECOND_MAX:
-                del times[0]
-        times.append(now)
-        return True
-
-
-class Bucket:
+class Hidden:
     """A token bucket: a frame takes a token, and tokens come back with time."""
 
-    __slots__ = ("_a_second", "_at", "_burst", "_tokens")
+    __slots__ = ("_at", "_tokens")
 
-    def __init__(self, rate: Rate, now: float) -> None:
-        self._burst: float = rate.burst
-        self._a_second = rate.a_second
-        self._tokens: float = rate.burst
+    def __init__(self, now: float) -> None:
+        self._tokens: float = HIDDEN_FRAMES_BURST
         self._at = now
 
     def ready_at(self, now: float, keep: int = 0) -> float:
@@ -104,7 +71,7 @@ class Bucket:
             keep: Tokens that have to be left for somebody else.
         """
         lacking = 1 + keep - self._filled(now)
-        return now if lacking <= _ROUNDING else now + lacking / self._a_second
+        return now if lacking <= _ROUNDING else now + lacking * HIDDEN_FRAME_SECONDS
 
     def take(self, now: float) -> None:
         """A frame is sent."""
@@ -112,7 +79,7 @@ class Bucket:
         self._at = now
 
     def _filled(self, now: float) -> float:
-        return min(self._tokens + (now - self._at) * self._a_second, self._burst)
+        return min(self._tokens + (now - self._at) / HIDDEN_FRAME_SECONDS, HIDDEN_FRAMES_BURST)
 
 
 class Pace:
@@ -122,7 +89,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._all = Recent()
-        self._hidden: Bucket | None = None
+        self._hidden: Hidden | None = None
 
     @property
     def visible(self) -> bool:
@@ -135,7 +102,7 @@ class Pace:
 
     def hide(self, now: float) -> None:
         """Nobody looks any more."""
-        self._hidden = self._hidden or Bucket(HIDDEN, now)
+        self._hidden = self._hidden or Hidden(now)
 
     def ready_at(self, now: float, keep: int = 0) -> float:
         """When a frame of updates may be sent, `keep` more staying possible: now or later."""
@@ -144,12 +111,10 @@ class Pace:
 
     def try_take(self, now: float, keep: int) -> bool:
         """Whether a frame of updates may be sent now, `keep` more staying possible; then it is."""
-        if self._hidden is not None and self._hidden.ready_at(now, keep) > now:
+        if self.ready_at(now, keep) > now:
             return False
-        taken = self._all.try_take(now, keep)
-        if taken and self._hidden is not None:
-            self._hidden.take(now)
-        return taken
+        self.take(now)
+        return True
 
     def take(self, now: float) -> None:
         """A frame of updates is sent."""
