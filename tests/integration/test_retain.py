@@ -389,9 +389,6 @@ async def test_revocations_that_are_over_go(connection: Connection, pool: Pool) 
     assert [row["name"] for row in left] == ["t1", "t2"]
 
 
-# One at a time, and who starts it.
-
-
 async def test_markers_that_say_nothing_more_go(connection: Connection, pool: Pool) -> None:
     """Those that are older than any entry; in steps."""
     await pool.fetch(
@@ -402,6 +399,9 @@ async def test_markers_that_say_nothing_more_go(connection: Connection, pool: Po
     assert done.seen_deleted == 4
     left = await pool.fetch("select device from feed_seen order by device")
     assert [row["device"] for row in left] == ["d27", "d28", "d29"]
+
+
+# One at a time, and who starts it.
 
 
 async def test_a_second_one_leaves_at_once(stack: Stack, pool: Pool) -> None:

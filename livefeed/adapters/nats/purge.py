@@ -18,6 +18,7 @@ import msgspec
 
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.jetstream_api import Answer, ask, call
+from livefeed.adapters.nats.lag import last_sequence
 from livefeed.adapters.nats.stored import first_since
 from livefeed.errors import Unavailable
 from livefeed.order import microseconds
@@ -58,7 +59,6 @@ class _StreamConfig(msgspec.Struct, frozen=True):
 
 class _State(msgspec.Struct, frozen=True):
     bytes: int = 0
-    last_seq: int = 0
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -116,7 +116,7 @@ async def first_unhandled(connection: Connection, stream: str, done: Iterable[Ha
         # One was deleted. When it comes again it begins with the first message that is there.
         return 0
     # Asked before the others, so that what arrives meanwhile is behind it.
-    first = (await ask(connection, f"STREAM.INFO.{stream}", {}, _Answer)).state.last_seq + 1
+    first = await last_sequence(connection, stream) + 1
     for one in ours:
         if one.floor + 1 >= first:
             break
