@@ -44,19 +44,12 @@ class Crowd:
     jwt_secret: str
     first: int
     stop: int
-    manners: Manners | None = None
-    """How each client behaves from the time on at which all are caught up."""
+    manners: tuple[Manner, ...] = ()
+    """How each client behaves once all are caught up, by its number: who reads, who never does, who
+    reads a byte a second, and who looks away. The last one holds for all that follow."""
 
 
 Manner = Literal["reads", "stalls", "trickles", "hides"]
-
-
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """Who reads, who never does, who reads a byte a second, and who looks away."""
-
-    of: tuple[Manner, ...]
-    """By number of the client; the last one holds for all that follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +151,6 @@ class _Clients:
         self._all_here = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients: dict[int, Client] = {}
-        self._ports: dict[int, int] = {}
         self._away = False
         self._spread_seconds = 1.0
         self._misbehaving = False
@@ -177,15 +169,15 @@ class _Clients:
             await self._connect_some(mine, port)
         async with asyncio.timeout(CAUGHT_UP_SECONDS_MAX):
             await self._all_caught_up.wait()
-        if self._crowd.manners is not None:
+        if self._crowd.manners:
             self._misbehave(self._crowd.manners)
         return time.perf_counter() - started
 
-    def _misbehave(self, manners: Manners) -> None:
+    def _misbehave(self, manners: tuple[Manner, ...]) -> None:
         self._misbehaving = True
         trickling: list[Client] = []
         for index, client in self._clients.items():
-            manner = manners.of[min(self._crowd.first + index, len(manners.of) - 1)]
+            manner = manners[min(self._crowd.first + index, len(manners) - 1)]
             if manner == "hides":
                 client.send_text(HIDDEN)
             elif manner != "reads":
@@ -223,7 +215,7 @@ class _Clients:
             some = "; ".join(dict.fromkeys(connected.failures[:3]))
             raise ConnectionError(f"{len(connected.failures)} clients have no connection: {some}")
         for client in connected.clients:
-            self._keep(indexes[client.index], client, port)
+            self._keep(indexes[client.index], client)
 
     def _token(self, index: int) -> str:
         claims = {"sub": self._inboxes[index].user, "exp": int(time.time()) + TOKEN_SECONDS}
@@ -263,14 +255,14 @@ class _Clients:
 
     # Coming back.
 
-    def _keep(self, index: int, client: Client, port: int) -> None:
+    def _keep(self, index: int, client: Client) -> None:
         """Connect again whenever the connection ends."""
-        self._clients[index], self._ports[index] = client, port
+        self._clients[index] = client
 
         def again(_client: Client) -> None:
             if self._away:
                 return
-            task = asyncio.get_running_loop().create_task(self._again(index, port))
+            task = asyncio.get_running_loop().create_task(self._again(index))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -293,13 +285,15 @@ class _Clients:
         self._caught_up_seconds = LatencyRecorder()
         self._came_back_at = time.perf_counter()
         async with asyncio.timeout(command.seconds_max), asyncio.TaskGroup() as tasks:
-            for index, port in self._ports.items():
-                tasks.create_task(self._again(index, port))
+            for index in self._clients:
+                tasks.create_task(self._again(index))
             await self._all_caught_up.wait()
         return self._caught_up_seconds
 
-    async def _again(self, index: int, port: int) -> None:
+    async def _again(self, index: int) -> None:
         self._taken.reconnects += 1
+        # As `connect` spreads them.
+        port = self._crowd.ports[index % len(self._crowd.ports)]
         source = SOURCES[index % len(SOURCES)] if SOURCES else None
         while True:
             await asyncio.sleep(random.random() * self._spread_seconds)
@@ -315,7 +309,7 @@ class _Clients:
                 await open_client(client, HOST, port, source)
             except OSError:
                 continue
-            self._keep(index, client, port)
+            self._keep(index, client)
             return
 
     def _subscribe(self, index: int) -> bytes:

@@ -16,7 +16,7 @@ from benchmarks.clients import (
     Crowd,
     Cut,
     Judge,
-    Manners,
+    Manner,
     Taken,
     follow,
 )
@@ -92,7 +92,7 @@ class Load:
         traffic: Traffic,
         *,
         connections: int,
-        manners: Manners | None = None,
+        manners: tuple[Manner, ...] = (),
     ) -> None:
         self.connect_seconds = 0.0
         self._stack = stack

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.clients import Manner, Manners
+from benchmarks.clients import Manner
 from benchmarks.load import Load, Meter, Outcome
 from benchmarks.load_process import LoadProcess
 from benchmarks.measure import growth
@@ -90,9 +90,7 @@ async def _with(
     """The normal clients beside the others, and the faults of the others."""
     options.say("connecting slow clients and hidden tabs")
     traffic = Traffic(seed=2 * options.seed + 1, users=SLOW_USERS)
-    async with Load(
-        stack, traffic, connections=SLOW_USERS + sizes.hidden, manners=Manners(MANNERS)
-    ) as slow:
+    async with Load(stack, traffic, connections=SLOW_USERS + sizes.hidden, manners=MANNERS) as slow:
         options.say("with them")
         meter = Meter(stack, load)
         sampling = asyncio.create_task(_memory(stack))
