@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -40,8 +41,10 @@ from gateway.seen import SeenReport
 from gateway.sessions import Sessions
 from gateway.snapshots import SnapshotTurns, parse_query, snapshot
 from gateway.websocket import serve
+from livefeed.access import Principal
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.errors import Overloaded, Refused, Unavailable
+from livefeed.filters import Types
 from livefeed.protocol import ERRORS, CloseCode
 
 logger = logging.getLogger(__name__)
@@ -78,10 +81,22 @@ class Gateway:
         """Let a connection in for as long as the context lasts, or raise why not."""
         return self.admission.enter(request, draining=self.draining, level=self.load.level)
 
+    def connection(self, principal: Principal, epoch: str, types: Types) -> Connection:
+        """A connection that follows nothing yet, and has no socket."""
+        return Connection(
+            secrets.token_hex(8),
+            principal,
+            epoch=epoch,
+            catch_ups=self.catch_up,
+            subscriptions=self.hub,
+            types=types,
+        )
+
     def joined(self, connection: Connection) -> None:
         """A connection stands."""
         user = connection.principal.user_id
         self.connections.add(connection)
+        self.head_check.add(connection)
         self.lifetimes.add(connection)
         self.presence.joined(user, connection)
         self.sessions.joined(user, connection)
@@ -89,12 +104,15 @@ class Gateway:
         self.close_if_revoked(connection)
 
     def left(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """A connection is gone: nothing here holds it any more."""
         user = connection.principal.user_id
         self.connections.discard(connection)
         self.lifetimes.remove(connection)
         self.presence.left(user, connection)
         self.sessions.left(user, connection)
+        self.head_check.remove(connection)
+        connection.leave()
+        connection.socket.end()
 
     async def run(self) -> None:
         """Everything that runs beside the doors, until cancelled."""

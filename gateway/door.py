@@ -5,9 +5,7 @@ Behind each of them is a connection like that of a WebSocket: one recovery path,
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,14 +43,7 @@ class Visit:
 
     def connection(self, gateway: Gateway) -> Connection:
         """A connection for it, which follows nothing yet."""
-        return Connection(
-            secrets.token_hex(8),
-            self.principal,
-            epoch=self.epoch,
-            catch_ups=gateway.catch_up,
-            subscriptions=gateway.hub,
-            types=self.types,
-        )
+        return gateway.connection(self.principal, self.epoch, self.types)
 
     def begin(self, gateway: Gateway, connection: Connection) -> None:
         """Greet the client and follow its feed from its cursor.
@@ -82,8 +73,7 @@ async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
         # An `EventSource` that comes back sends the header, to the URL that it began with.
         text = request.headers.get("last-event-id") or request.query_params.get("cursor")
         cursor = parse_position(text)
-        # One that is out of date is found out by the first page, and answered by a reset.
-        epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
+        epoch = await gateway.reader.known_epoch()
         yield Visit(principal, feed, visitor.types, cursor, epoch)
 
 
@@ -105,27 +95,13 @@ async def feed_of(gateway: Gateway, request: Request, principal: Principal) -> s
 def served(gateway: Gateway, connection: Connection) -> Iterator[None]:
     """Have a connection counted, checked and reported for as long as it is served."""
     gateway.joined(connection)
-    gateway.head_check.add(connection)
     try:
         yield
     finally:
         gateway.left(connection)
-        gateway.head_check.remove(connection)
-        connection.leave()
-        connection.socket.end()
 
 
 async def gone(receive: Receive) -> None:
     """Return when the client of a request is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def first_of(*waits: Coroutine[object, object, object]) -> None:
-    """Return when one of these has ended; the others are cancelled."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

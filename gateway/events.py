@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.types import Send
 
-from gateway.door import first_of, gone, served, visit
+from gateway.door import gone, served, visit
 from gateway.socket import OutboxSocket
+from gateway.waits import first_of
 from livefeed.over_http import HEARTBEAT, RETRY_MILLISECONDS, Events
 from livefeed.protocol import HEARTBEAT_SECONDS
 

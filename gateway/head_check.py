@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.connection import Connection, Marks
 from gateway.log_reader import LogReader
+from gateway.warn import warn
 from livefeed.adapters.postgres.reads import Heads
 from livefeed.alarms import Alarms
 from livefeed.errors import LivefeedError
@@ -81,10 +82,9 @@ class HeadCheck:
             return
         try:
             found = await self._reader.heads(list(channels))
-        except Exception as error:  # whatever it is, the next one may pass
-            unexpected = None if isinstance(error, LivefeedError) else error
-            if unexpected is not None or not self._failing:
-                logger.warning("head checks wait: %s", error, exc_info=unexpected)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next one may pass
+            if not isinstance(error, LivefeedError) or not self._failing:
+                warn(logger, "head checks wait", error)
             self._failing = True
             for connection in connections:
                 self._again(connection, HEAD_CHECK_FIRST_SECONDS + random.random())

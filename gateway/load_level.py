@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import math
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -109,10 +108,10 @@ class Load:
     comes sooner when clients are refused. What is announced counts it in full.
     """
 
-    def __init__(self, nats: Nats, settings: Settings) -> None:
+    def __init__(self, nats: Nats, gateway: str, settings: Settings) -> None:
         thresholds = with_bounds(settings.load_thresholds)
         self._nats: Final = nats
-        self._gateway: Final = secrets.token_hex(6)
+        self._gateway: Final = gateway
         self._seconds: Final = settings.load_sample_seconds
         self._samples: Final = Samples(settings.gateway_memory_bytes_max, settings.gateway_workers)
         self._lane_lag: Final = LaneLag()

@@ -41,6 +41,13 @@ class LogReader:
         self.replica_pages = 0
         self.primary_pages = 0
 
+    async def known_epoch(self) -> str:
+        """The log's epoch, read if it never was; raises Unavailable.
+
+        One that is out of date is found out by the first page, and answered by a reset.
+        """
+        return self.epoch or (await self.heads([])).epoch
+
     async def heads(self, channels: Sequence[str]) -> Heads:
         """The heads at the primary; raises Unavailable."""
         with self._noted():

@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from gateway.door import first_of, gone, served, visit
+from gateway.door import gone, served, visit
 from gateway.frames import Frame
+from gateway.waits import first_of
 from livefeed.errors import Unavailable
 from livefeed.limits import POLL_READ_SECONDS_MAX
 from livefeed.over_http import Answer, parse_wait

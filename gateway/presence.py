@@ -10,8 +10,8 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
+from gateway.warn import warn
 from livefeed.adapters.postgres.presence import Feeds, PresenceTable
-from livefeed.errors import LivefeedError
 from livefeed.limits import (
     PRESENCE_LEAVE_SECONDS_MAX,
     PRESENCE_REPORT_SECONDS,
@@ -138,7 +138,7 @@ class PresenceReport:
             # The server may have crashed, and come back with empty tables.
             self._seen_due_at = 0.0
             if not self._failing:
-                _warn("presence cannot be reported; it will be later", error)
+                warn(logger, "presence cannot be reported; it will be later", error)
             self._failing = True
         else:
             if self._failing:
@@ -177,9 +177,4 @@ class PresenceReport:
             async with asyncio.timeout(PRESENCE_LEAVE_SECONDS_MAX):
                 await self._table.leave()
         except Exception as error:  # noqa: BLE001  # it counts no more in a while, whatever it is
-            _warn("what this gateway reported of presence stays for a while", error)
-
-
-def _warn(sentence: str, error: Exception) -> None:
-    unexpected = None if isinstance(error, LivefeedError | TimeoutError) else error
-    logger.warning("%s: %s", sentence, str(error) or type(error).__name__, exc_info=unexpected)
+            warn(logger, "what this gateway reported of presence stays for a while", error)

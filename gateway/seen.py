@@ -11,10 +11,11 @@ import logging
 from typing import Final
 
 from gateway.connection import Connection
+from gateway.warn import warn
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.seen import Marker, Seen, mark_seen
 from livefeed.cursor import Cursor, resolve
-from livefeed.errors import FrameRefused, LivefeedError
+from livefeed.errors import FrameRefused
 from livefeed.identity import is_id
 from livefeed.limits import SEEN_ROWS_MAX, SEEN_SECONDS, SEEN_WAITING_MAX
 from livefeed.protocol import Seen as SeenFrame
@@ -97,7 +98,7 @@ class SeenReport:
                 await self._write_some()
         except Exception as error:  # noqa: BLE001  # whatever it is, the clients do not need it
             if not self._failing:
-                _warn("seen markers cannot be written; they will be later", error)
+                warn(logger, "seen markers cannot be written; they will be later", error)
             self._failing = True
         else:
             self._failing = False
@@ -116,9 +117,4 @@ class SeenReport:
                 while len(self._markers):
                     await self._write_some()
         except Exception as error:  # noqa: BLE001  # they are hints
-            _warn(f"{len(self._markers)} seen markers are lost", error)
-
-
-def _warn(sentence: str, error: Exception) -> None:
-    unexpected = None if isinstance(error, LivefeedError | TimeoutError) else error
-    logger.warning("%s: %s", sentence, str(error) or type(error).__name__, exc_info=unexpected)
+            warn(logger, f"{len(self._markers)} seen markers are lost", error)

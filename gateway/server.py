@@ -7,7 +7,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
 from gateway.snapshots import SnapshotTurns
+from gateway.waits import first_of
 from gateway.wire import GuardedWebSocket, check_uvicorn
 from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -48,7 +49,7 @@ from livefeed.shedding import ShedPolicy
 
 logger = logging.getLogger(__name__)
 
-CLOSING_SECONDS_MAX = 2
+SHUTDOWN_SECONDS_MAX = 2
 """How long uvicorn waits for clients that do not close."""
 REFUSALS = (
     "without completing handshake",
@@ -132,7 +133,7 @@ def build_gateway(
         sessions=Sessions(nats, name, settings.connections_per_user_max),
         lifetimes=Lifetimes(settings.connection_age_seconds_max, settings.token_grace_seconds),
         fleet=Fleet(nats, name, connections, policy),
-        load=Load(nats, settings),
+        load=Load(nats, name, settings),
         snapshots=SnapshotTurns(),
         connections=connections,
     )
@@ -171,7 +172,7 @@ async def run_gateway(
         tasks.create_task(ops.serve([doors.ops]), name="ops")
         logger.info("gateway: ready on http://%s:%d", *doors.public.getsockname()[:2])
         tasks.create_task(_say_started(doors, public, ops), name="started")
-        await _first(leave.wait(), gateway.nats.closed_for_good.wait())
+        await first_of(leave.wait(), gateway.nats.closed_for_good.wait())
         if doors.handed_over.is_set():
             for server in (*public.servers, *ops.servers):
                 server.close()
@@ -202,7 +203,7 @@ def make_server(app: Asgi, *, guarded: bool) -> Server:
         ws_ping_interval=HEARTBEAT_SECONDS,
         ws_ping_timeout=HEARTBEAT_SECONDS,
         ws_per_message_deflate=False,
-        timeout_graceful_shutdown=CLOSING_SECONDS_MAX,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS_MAX,
         backlog=4096,
     )
     return Server(config)
@@ -212,10 +213,3 @@ async def _say_started(doors: Doors, *servers: Server) -> None:
     for server in servers:
         await server.serving.wait()
     doors.say_started()
-
-
-async def _first(*waits: Coroutine[object, object, object]) -> None:
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()

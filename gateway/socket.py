@@ -203,7 +203,7 @@ class OutboxSocket:
 
     def cut(self, code: CloseCode, reason: str) -> None:
         """Close without what is in the outbox."""
-        self._bytes -= sum(len(frame.payload) for frame in self._outbox)
+        self._bytes -= sum(frame.payload_bytes for frame in self._outbox)
         self._outbox.clear()
         self.close(code, reason)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -44,8 +43,7 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
     async with AsyncExitStack() as place:
         try:
             visitor = await place.enter_async_context(gateway.admit(websocket))
-            # One that is out of date is found out by the first page, and answered by a reset.
-            epoch = gateway.reader.epoch or (await gateway.reader.heads([])).epoch
+            epoch = await gateway.reader.known_epoch()
         except (Refused, Overloaded, Unavailable) as error:
             if isinstance(error, Unavailable):
                 logger.warning("a client was refused: %s", error)
@@ -57,28 +55,17 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
 
 
 async def _stay(gateway: Gateway, websocket: WebSocket, visitor: Visitor, epoch: str) -> None:
-    connection = Connection(
-        secrets.token_hex(8),
-        visitor.principal,
-        epoch=epoch,
-        catch_ups=gateway.catch_up,
-        subscriptions=gateway.hub,
-        types=visitor.types,
-    )
+    connection = gateway.connection(visitor.principal, epoch, visitor.types)
     connection.socket = open_socket(websocket, on_room=connection.has_room)
     gateway.joined(connection)
     try:
         connection.establish(visitor.feeds, visitor.refused)
         gateway.degraded.greet(connection)
-        gateway.head_check.add(connection)
         await _read(gateway, websocket, connection)
     except WebSocketDisconnect:
         pass
     finally:
         gateway.left(connection)
-        gateway.head_check.remove(connection)
-        connection.leave()
-        connection.socket.end()
 
 
 async def _read(gateway: Gateway, websocket: WebSocket, connection: Connection) -> None:
