@@ -84,7 +84,6 @@ class Connection:
         """The types of updates that it is sent."""
         self.socket: Socket
         self.positions: dict[str, Position] = {}
-        self._floors: dict[str, int] = {}
         self._feeds: dict[str, Followed] = {}
         self._warned = False
         """Whether the client was told that its token ran out."""
@@ -162,7 +161,6 @@ class Connection:
                 self._subscriptions.unfollow(self, feed)
                 for channel in channels_of(self.principal.user_id, feed):
                     self.positions.pop(channel, None)
-                    self._floors.pop(channel, None)
                     self._backlog.drop(channel)
 
     def refresh(self, principal: Principal, refused: Mapping[str, str] = NONE_REFUSED) -> None:
@@ -190,18 +188,19 @@ class Connection:
         if epoch != self.epoch:
             self.reset(epoch)
             return
+        start, end, socket = batch.start, batch.end, self.socket
         # Without room, or over the budget, the batch counts as lost: the log has it. The frame is
         # made first: when it cannot be, the position has not moved past it.
         complete, frame = False, None
-        continues = batch.updates is not None and position.continues(batch.start, batch.end)
-        if continues and self.socket.has_room:
+        if batch.updates is not None and socket.has_room and position.continues(start, end):
             frame = frames(self.types)
             complete = frame is None or self._backlog.takes_live()
-        verdict = position.live(batch.start, batch.end, complete=complete)
-        # A floor that was not told stays to be told: by the next frame, or the head check.
-        if verdict is Verdict.SEND and frame is not None:
-            self._floors[batch.channel] = batch.floor
-            self.socket.send(frame)
+        verdict = position.live(start, end, complete=complete)
+        if verdict is Verdict.SEND:
+            # A floor that was not told stays to be told: by the next frame, or the head check.
+            if frame is not None:
+                position.floor = batch.floor
+                socket.send(frame)
         elif verdict is Verdict.CATCH_UP:
             self._backlog.add(batch.channel)
             self._backlog.go_on()
@@ -234,7 +233,7 @@ class Connection:
                 self._restart(channel, "position_ahead")
             elif position.behind(head):
                 self._backlog.add(channel)
-            elif not position.catching_up and now.floors[channel] > self._floors.get(channel, 0):
+            elif not position.catching_up and now.floors[channel] > position.floor:
                 # Nothing new, but something is gone: the page says so.
                 position.begin()
                 self._backlog.add(channel)
@@ -265,12 +264,13 @@ class Connection:
 
     def _is_news(self, piece: Piece) -> bool:
         page = piece.page
-        gone = page.floor > self._floors.get(page.channel, 0)
+        gone = page.floor > self.positions[page.channel].floor
         return bool(page.updates) or page.end > piece.after or gone
 
     def _send_pages(self, pieces: list[Piece]) -> None:
         if pieces:
-            self._floors.update((piece.page.channel, piece.page.floor) for piece in pieces)
+            for piece in pieces:
+                self.positions[piece.page.channel].floor = piece.page.floor
             self._backlog.sent()
             self.socket.send(pages_frame(pieces, self.types))
 
@@ -295,7 +295,6 @@ class Connection:
     def reset(self, epoch: str) -> None:
         """The log is another one: have the client drop its state, and start again from 0."""
         self.epoch = epoch
-        self._floors.clear()
         if self._feeds:
             self._send(self._reset_frame(self.feeds, "epoch_changed"))
         for feed, followed in self._feeds.items():
@@ -331,7 +330,6 @@ class Connection:
         self._feeds[feed].announced = False
         self._send(self._reset_frame([feed], reason))
         for name in channels_of(self.principal.user_id, feed):
-            self._floors.pop(name, None)
             self._begin(name, 0)
 
     def _announce(self, feed: str) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Final, Protocol
+
+from livefeed.websocket import TEXT, frame
 
 EXTENSION: Final = "livefeed.frames"
 """The ASGI extension of a websocket scope through which ready-made frames are written: a dict with
 a `FrameWriter` as `writer`."""
-WHOLE_TEXT: Final = 0x81
-"""The first byte of a text message in one frame."""
 
 
 class Frame:
@@ -25,7 +24,7 @@ class Frame:
 
     def __init__(self, payload: bytes) -> None:
         self.payload_bytes = len(payload)
-        self.wire: Final = _head(len(payload)) + payload
+        self.wire: Final = frame(TEXT, payload)
 
     @property
     def payload(self) -> bytes:
@@ -58,12 +57,3 @@ class FrameWriter(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Close after what was written."""
         ...
-
-
-def _head(length: int) -> bytes:
-    """What stands before the payload; a server masks nothing."""
-    if length < 126:
-        return struct.pack("!BB", WHOLE_TEXT, length)
-    if length < 1 << 16:
-        return struct.pack("!BBH", WHOLE_TEXT, 126, length)
-    return struct.pack("!BBQ", WHOLE_TEXT, 127, length)

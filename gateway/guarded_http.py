@@ -1,23 +1,24 @@
 """What carries requests: uvicorn's protocol, with bounds in time and size that it lacks.
 
-What is guarded, and the answer to each fault, is a table in docs/protocol.md; the other half of
-uvicorn's internals that the gateway leans on is in `gateway.wire`.
+What is guarded, and the answer to each fault, is a table in docs/protocol.md. These are uvicorn's
+internals, so its minor version is checked at the start.
 """
 
 from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from livefeed.admission import TokenBucket
+from gateway.heartbeat import Heartbeat
+from gateway.wire import WebSocketWire, allowance
+from livefeed.errors import Misconfigured
 from livefeed.limits import (
     CLOSING_SECONDS_MAX,
-    INBOUND_BURST_BYTES,
-    INBOUND_BYTES_PER_SECOND,
     INBOUND_COST_BYTES,
     REQUEST_HEAD_BYTES_MAX,
     REQUEST_HEAD_SECONDS_MAX,
@@ -26,13 +27,32 @@ from livefeed.limits import (
     UNREAD_SECONDS_MAX,
 )
 from livefeed.protocol import ERRORS
+from livefeed.websocket import handshake_fault
+
+UVICORN: Final = "0.54"
+"""The minor version whose internals these are."""
+
+
+def check_uvicorn() -> None:
+    """Raise Misconfigured when the installed uvicorn is not the one that this is made for."""
+    if uvicorn.__version__.rpartition(".")[0] != UVICORN:
+        raise Misconfigured(
+            f"uvicorn {uvicorn.__version__} is installed, and the gateway's guards are made for "
+            f"{UVICORN}: install uvicorn ~= {UVICORN}.0, or set LIVEFEED_GATEWAY_WIRE=stock to "
+            "serve without them"
+        )
 
 
 class GuardedHttp(HttpToolsProtocol):
-    """Requests: a complete head in time, within bounds, or a plain answer and the end."""
+    """Requests: a complete head in time, within bounds, or a plain answer and the end.
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    Args:
+        heartbeat: Of the WebSockets that requests turn into.
+    """
+
+    def __init__(self, *arguments: Any, heartbeat: Heartbeat, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._heartbeat = heartbeat
         self._allowance = allowance(self.loop)
         self._head_bytes = 0
         self._head_deadline: asyncio.TimerHandle | None = None
@@ -106,11 +126,15 @@ class GuardedHttp(HttpToolsProtocol):
             self._look_no_more()
 
     def handle_websocket_upgrade(self) -> None:
-        self._head_is_here()
         self._look_no_more()
-        super().handle_websocket_upgrade()
+        self.connections.discard(self)
+        wire = WebSocketWire(self.app, self.server_state, self._heartbeat)
+        wire.begin(self.transport, dict(self.scope), self.url)
         # The parser and this hold each other.
         self.parser = None  # type: ignore[assignment]
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True
 
     def _fault_of_head(self) -> HTTPStatus | None:
         if len(self.url) > REQUEST_LINE_BYTES_MAX:
@@ -124,6 +148,8 @@ class GuardedHttp(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (version == "1.1" and hosts == 0):
             return HTTPStatus.BAD_REQUEST
+        if upgrades:
+            return handshake_fault(self.parser.get_method().decode(), self.headers)
         return None
 
     def _await_head(self) -> None:
@@ -174,8 +200,3 @@ class GuardedHttp(HttpToolsProtocol):
         self.transport.write(head.encode() + body)
         self.transport.write_eof()
         self.loop.call_later(CLOSING_SECONDS_MAX, self.transport.abort)
-
-
-def allowance(loop: asyncio.AbstractEventLoop) -> TokenBucket:
-    """What one connection may send, whatever it carries."""
-    return TokenBucket(INBOUND_BYTES_PER_SECOND, INBOUND_BURST_BYTES, loop.time())

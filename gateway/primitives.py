@@ -48,9 +48,8 @@ class Inbox:
         self._items: list[Any] = []
         self._gate = Gate()
 
-    def empty(self) -> bool:
-        """Whether nothing is in it."""
-        return not self._items
+    def __len__(self) -> int:
+        return len(self._items)
 
     def put_nowait(self, item: Any) -> None:
         """Put an item at its end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 import socket
@@ -25,8 +26,9 @@ from gateway.degraded import Degraded
 from gateway.drain import Lifetimes, drain
 from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
-from gateway.guarded_http import GuardedHttp
+from gateway.guarded_http import GuardedHttp, check_uvicorn
 from gateway.head_check import HeadCheck
+from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.listening import Doors, listen
 from gateway.load_level import Load
@@ -37,7 +39,6 @@ from gateway.seen import SeenReport
 from gateway.sessions import Sessions
 from gateway.snapshots import SnapshotTurns
 from gateway.waits import first_of
-from gateway.wire import GuardedWebSocket, check_uvicorn
 from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.postgres.pool import Pool
@@ -190,10 +191,11 @@ async def run_gateway(
 
 def make_server(app: Asgi, *, guarded: bool) -> Server:
     """A server of an app, with the guards or as uvicorn makes it."""
+    http = functools.partial(GuardedHttp, heartbeat=Heartbeat(HEARTBEAT_SECONDS))
     config = uvicorn.Config(
         app,
-        ws=GuardedWebSocket if guarded else WebSocketsSansIOProtocol,
-        http=GuardedHttp if guarded else HttpToolsProtocol,
+        ws=WebSocketsSansIOProtocol,
+        http=http if guarded else HttpToolsProtocol,  # type: ignore[arg-type]  # whatever makes one
         lifespan="off",
         log_config=None,
         access_log=False,

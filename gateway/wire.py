@@ -1,238 +1,382 @@
-"""What carries WebSockets: uvicorn's protocol, with guards that it lacks and frames of our own.
+"""What carries WebSockets: a protocol of our own behind uvicorn's HTTP, between bytes and app.
 
-These are uvicorn's internals, so its minor version is checked at the start. What is guarded, and
-the answer to each fault, is a table in docs/protocol.md.
+RFC 6455 itself is in `livefeed.websocket`. What is guarded, and the answer to each fault, is a
+table in docs/protocol.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
-import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 
 from gateway.frames import EXTENSION
-from gateway.guarded_http import allowance
+from gateway.heartbeat import Heartbeat
 from gateway.primitives import Gate, Inbox
-from livefeed.errors import Misconfigured
+from livefeed.admission import TokenBucket
 from livefeed.limits import (
     CLOSING_SECONDS_MAX,
+    INBOUND_BURST_BYTES,
+    INBOUND_BYTES_PER_SECOND,
     INBOUND_COST_BYTES,
     INBOUND_FRAGMENTS_MAX,
+    INBOUND_FRAME_BYTES_MAX,
+    INBOUND_MESSAGES_MAX,
     OUTBOX_BYTES_MAX,
     UNREAD_PONG_BYTES_MAX,
 )
+from livefeed.websocket import (
+    ABNORMAL,
+    BINARY,
+    CLOSE,
+    INTERNAL_ERROR,
+    NO_STATUS,
+    NORMAL,
+    PING,
+    POLICY_VIOLATION,
+    PONG,
+    TEXT,
+    FrameReader,
+    Headers,
+    Message,
+    WireFault,
+    accept_value,
+    close_frame,
+    frame,
+    opening,
+    parse_close,
+    refusal,
+)
 
-UVICORN: Final = "0.54"
-"""The minor version whose internals these are."""
-PIECE_BYTES: Final = 2048
-"""Parsed at once; between two pieces it is counted what the frames cost."""
-POLICY_VIOLATION: Final = 1008
-NOT_UTF8: Final = 1007
-TOO_BIG: Final = 1009
+logger = logging.getLogger(__name__)
+
+Asgi = Callable[[Any, Any, Any], Any]
+
+PING_FRAME: Final = frame(PING, b"")
 
 
-def check_uvicorn() -> None:
-    """Raise Misconfigured when the installed uvicorn is not the one that this is made for."""
-    if uvicorn.__version__.rpartition(".")[0] != UVICORN:
-        raise Misconfigured(
-            f"uvicorn {uvicorn.__version__} is installed, and the gateway's guards are made for "
-            f"{UVICORN}: install uvicorn ~= {UVICORN}.0, or set LIVEFEED_GATEWAY_WIRE=stock to "
-            "serve without them"
-        )
+class Disconnected(OSError):
+    """Sent to a client that is gone; an OSError, as ASGI asks for."""
 
 
-class GuardedWebSocket(WebSocketsSansIOProtocol):
-    """WebSockets: what comes in is bounded, what is not read is bounded, and frames go out as made.
+class WebSocketWire(asyncio.Protocol):
+    """One WebSocket, from its request to its end.
 
     It is the `FrameWriter` of the app that it serves (`gateway.frames`).
+
+    Args:
+        app: What it serves.
+        state: uvicorn's: it shuts down what is in it, and waits for it.
+        heartbeat: Asks the client whether it is there.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        # asyncio's have deques, four of them, which are a tenth of what a connection takes.
-        self.queue = Inbox()  # type: ignore[assignment]
-        self.writable = Gate()  # type: ignore[assignment]
-        self.writable.set()
-        self.paused = self.ended = False
-        self.on_change: Callable[[], None] | None = None
-        self._allowance = allowance(self.loop)
+    __slots__ = (
+        "_accept_value",
+        "_allowance",
+        "_app",
+        "_deaf",
+        "_denial",
+        "_early",
+        "_heard",
+        "_heartbeat",
+        "_inbox",
+        "_is_open",
+        "_last_moment",
+        "_loop",
+        "_reader",
+        "_state",
+        "_transport",
+        "_unread_pongs",
+        "_writable",
+        "ended",
+        "on_change",
+        "paused",
+        "write",
+    )
+
+    def __init__(self, app: Asgi, state: ServerState, heartbeat: Heartbeat) -> None:
+        self._app = app
+        self._state = state
+        self._heartbeat = heartbeat
+        self._loop = asyncio.get_running_loop()
+        self._inbox = Inbox()
+        self._writable = Gate()
+        self._writable.set()
+        self._reader = FrameReader(2 * INBOUND_FRAME_BYTES_MAX, INBOUND_FRAGMENTS_MAX)
+        self._allowance = allowance(self._loop)
+        self._accept_value = b""
+        self._denial: dict[str, Any] | None = None
+        """The head of a refusal whose body is to come."""
+        self._early = b""
+        """What came before the handshake was answered."""
+        self._is_open = False
+        """Whether the handshake was answered with a WebSocket."""
         self._deaf = False
+        """Whether what comes in is not looked at any more."""
+        self._heard = True
+        """Whether anything came since the last ping."""
         self._unread_pongs = 0
         self._last_moment: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport
+        self.write: Callable[[bytes], None]
+        self.paused = self.ended = False
+        self.on_change: Callable[[], None] | None = None
 
-    # What the frame extension offers.
+    def begin(self, transport: asyncio.Transport, scope: dict[str, Any], url: bytes) -> None:
+        """Take over a connection whose request asks for a WebSocket, and is right.
 
-    @property
-    def write(self) -> Callable[[bytes], None]:
-        return self.transport.write
+        Args:
+            transport: The connection's.
+            scope: Of the request, as far as uvicorn has it.
+            url: Of the request.
+        """
+        self._transport = transport
+        self.write = transport.write
+        transport.set_write_buffer_limits(OUTBOX_BYTES_MAX, OUTBOX_BYTES_MAX // 2)
+        transport.set_protocol(self)
+        self._accept_value = accept_value(scope["headers"]) or b""
+        self._state.connections.add(self)  # type: ignore[arg-type]  # it knows only its own kinds
+        self._inbox.put_nowait({"type": "websocket.connect"})
+        task = self._loop.create_task(self._run(self._scope(scope, url)))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _scope(self, scope: dict[str, Any], url: bytes) -> dict[str, Any]:
+        path, _, query = url.partition(b"?")
+        offered = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
+        names = [one.strip().decode("latin-1") for value in offered for one in value.split(b",")]
+        return scope | {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "scheme": "wss" if scope["scheme"] == "https" else "ws",
+            "path": unquote_to_bytes(path).decode(errors="replace"),
+            "raw_path": path,
+            "query_string": query,
+            "subprotocols": names,
+            "extensions": {"websocket.http.response": {}, EXTENSION: {"writer": self}},
+        }
+
+    # What the frame extension offers, beside the fields `paused`, `ended`, `on_change`, `write`.
 
     def waiting(self) -> int:
-        return self.transport.get_write_buffer_size()
+        return self._transport.get_write_buffer_size()
 
     def close(self, code: int, reason: str) -> None:
         if self.ended:
             return
-        self.conn.send_close(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self._close_was_sent(code, reason)
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
-
-    # Beginning and end.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.transport.set_write_buffer_limits(OUTBOX_BYTES_MAX, OUTBOX_BYTES_MAX // 2)
-
-    def handle_connect(self, event: Any) -> None:
-        super().handle_connect(event)
-        if self.close_sent:
-            self._leave_soon()
-            return
-        self.scope["extensions"][EXTENSION] = {"writer": self}
-        # What comes before the handshake was answered waits: no pong may go out before it.
-        self.read_paused = True
-        self.transport.pause_reading()
-
-    async def send(self, message: Any) -> None:
-        await super().send(message)
-        if message["type"] == "websocket.accept":
-            # The app has read the head; it would be a third of a connection's objects. The parser
-            # still holds the request.
-            self.scope["headers"].clear()  # type: ignore[attr-defined]  # uvicorn makes a list
-            self.request.headers.clear()
-            del self.request, self.response
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._end()
-
-    def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        super().on_task_complete(task)
+        self.write(close_frame(code, reason))
+        self._end(code, reason)
+        self._transport.resume_reading()  # The client's own close frame is waited for.
         self._leave_soon()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._last_moment is not None:
-            self._last_moment.cancel()
-        self._end()
-        # What holds itself is only found by the collector, and that looks seldom.
-        self.on_change = None
-        self.conn.parser.close()
-        del self.conn.parser
+    # The app.
+
+    async def _run(self, scope: dict[str, Any]) -> None:
+        try:
+            await self._app(scope, self._receive, self._send)
+        except Disconnected:
+            pass
+        except Exception:
+            logger.exception("a WebSocket's app failed")
+            if self._is_open:
+                self.close(INTERNAL_ERROR, "internal error")
+        if not self._is_open and not self._deaf:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._state.tasks.discard(task)
+        if not self.ended:
+            self.close(NORMAL, "")
+
+    async def _receive(self) -> Any:
+        message = await self._inbox.get()
+        if not self._inbox and not self._deaf:
+            self._transport.resume_reading()
+        return message
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self._writable.wait()
+        if self.ended:
+            raise Disconnected("the client is gone, or was told to go")
+        kind = message["type"]
+        if self._is_open:
+            self._send_open(kind, message)
+        elif kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.close":
+            self._refuse(HTTPStatus.FORBIDDEN)
+        elif kind == "websocket.http.response.start":
+            self._denial = message
+        elif kind == "websocket.http.response.body" and self._denial is not None:
+            start = self._denial
+            self._refuse(start["status"], start.get("headers", ()), message["body"])
+        else:
+            raise RuntimeError(f"{kind} before the handshake was answered")
+
+    def _send_open(self, kind: str, message: dict[str, Any]) -> None:
+        if kind == "websocket.close":
+            self.close(message.get("code", NORMAL), message.get("reason") or "")
+        elif kind != "websocket.send":
+            raise RuntimeError(f"{kind} after the handshake was answered")
+        elif (text := message.get("text")) is not None:
+            self.write(frame(TEXT, text.encode()))
+        else:
+            self.write(frame(BINARY, message["bytes"]))
+
+    # The handshake's answer.
+
+    def _accept(self, message: dict[str, Any]) -> None:
+        self.write(
+            opening(self._accept_value, message.get("subprotocol"), message.get("headers", ()))
+        )
+        self._is_open = True
+        self._heartbeat.join(self)
+        early, self._early = self._early, b""
+        if early:
+            self._transport.resume_reading()
+            self.data_received(early)
+
+    def _refuse(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
+        self.write(refusal(status, headers, body))
+        self._deaf = True
+        self._end(ABNORMAL, "")
+        self._transport.close()
+        self._leave_soon()
 
     # What comes in.
 
     def data_received(self, data: bytes) -> None:
-        if not self._may_send(len(data) + INBOUND_COST_BYTES):
-            return
-        for start in range(0, len(data), PIECE_BYTES):
-            if self._deaf:
-                return
-            super().data_received(data[start : start + PIECE_BYTES])
-
-    def handle_events(self) -> None:
-        if self._may_send(INBOUND_COST_BYTES * len(self.conn.events)):
-            super().handle_events()
-
-    def handle_cont(self, event: Any) -> None:
-        if len(self.frames) >= INBOUND_FRAGMENTS_MAX:
-            self._fail(TOO_BIG, "too many fragments")
-        else:
-            super().handle_cont(event)
-
-    def handle_ping(self) -> None:
+        self._heard = True
         if self._deaf:
             return
-        pongs = b"".join(self.conn.data_to_send())
-        if self.paused:
-            self._unread_pongs += len(pongs)
-            if self._unread_pongs > UNREAD_PONG_BYTES_MAX:
-                self.transport.abort()
-                return
-        self.transport.write(pongs)
-
-    def handle_close(self, event: Any) -> None:
-        if not self._deaf:
-            super().handle_close(event)
-            self._end()
-
-    def send_receive_event_to_app(self) -> None:
+        if not self._is_open:
+            # No pong may go out before the handshake's answer.
+            self._early += data
+            self._transport.pause_reading()
+            return
         try:
-            if self.curr_msg_data_type == "text":
-                b"".join(self.frames).decode()
-        except UnicodeDecodeError:
-            self._fail(NOT_UTF8, "not UTF-8")
-        else:
-            super().send_receive_event_to_app()
+            self._pay(len(data) + INBOUND_COST_BYTES)
+            for message in self._reader.read(data):
+                self._pay(INBOUND_COST_BYTES)
+                if message is not None and not self._take(message):
+                    return
+        except WireFault as fault:
+            self._fail(fault)
 
-    def handle_parser_exception(self) -> None:
-        self._say_why()
-
-    def keepalive_timeout(self) -> None:
-        super().keepalive_timeout()
-        self._end()
+    def eof_received(self) -> None:
+        """The client sends nothing more: it is over, also for one that still reads."""
+        self._deaf = True
+        self._end(ABNORMAL, "")
         self._leave_soon()
 
-    # What goes out.
+    def _pay(self, cost: int) -> None:
+        if not self._allowance.take(self._loop.time(), cost):
+            raise WireFault(POLICY_VIOLATION, "too much at once")
+
+    def _take(self, message: Message) -> bool:
+        """Take a message; whether what follows is looked at."""
+        opcode, payload = message
+        if opcode == CLOSE:
+            self._take_close(payload)
+            return False
+        if self.ended or opcode == PONG:
+            return True  # After a close frame of ours only the client's own is waited for.
+        if opcode == PING:
+            return self._pong(payload)
+        content = {"text": payload.decode()} if opcode == TEXT else {"bytes": payload}
+        self._inbox.put_nowait({"type": "websocket.receive", **content})
+        if len(self._inbox) >= INBOUND_MESSAGES_MAX:
+            self._transport.pause_reading()
+        return True
+
+    def _take_close(self, payload: bytes) -> None:
+        code, reason = parse_close(payload)
+        self._deaf = True
+        if not self.ended:
+            self.write(close_frame(code))
+            self._end(code, reason)
+        self._transport.close()
+        self._leave_soon()
+
+    def _pong(self, payload: bytes) -> bool:
+        pong = frame(PONG, payload)
+        if self.paused:
+            self._unread_pongs += len(pong)
+            if self._unread_pongs > UNREAD_PONG_BYTES_MAX:
+                self._deaf = True
+                self._transport.abort()
+                return False
+        self.write(pong)
+        return True
+
+    def _fail(self, fault: WireFault) -> None:
+        """Say why, say that nothing follows, and listen no more.
+
+        To close at once would make the system throw the close frame away where bytes are unread.
+        """
+        self._deaf = True
+        if not self.ended:
+            self.write(close_frame(fault.code, fault.reason))
+            self._end(fault.code, fault.reason)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._leave_soon()
+        if fault.code == POLICY_VIOLATION:
+            self._transport.pause_reading()
+
+    # Whether it is there, reads, and is told to go.
+
+    def beat(self) -> None:
+        """Ask the client whether it is there, or cut it when it did not answer the last time."""
+        if self._heard:
+            self._heard = False
+            self.write(PING_FRAME)
+        else:
+            self.close(INTERNAL_ERROR, "keepalive ping timeout")
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        """More waits to be sent than should."""
+        self._writable.clear()
         self.paused = True
         self._tell()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        """There is room again."""
+        self._writable.set()
         self.paused = False
         self._unread_pongs = 0
         self._tell()
 
-    # Inside.
+    def shutdown(self) -> None:
+        """uvicorn leaves: so does the client."""
+        if self._is_open:
+            self.close(1012, "")
+        elif not self._deaf:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
 
-    def _may_send(self, cost: int) -> bool:
-        if self._deaf or self._allowance.take(self.loop.time(), cost):
-            return not self._deaf
-        self._fail(POLICY_VIOLATION, "too much at once")
-        self.transport.pause_reading()
-        return False
-
-    def _fail(self, code: int, reason: str) -> None:
-        self.conn.fail(code, reason)
-        self._say_why()
-
-    def _say_why(self) -> None:
-        """Send the close frame that was made, say that nothing follows, and listen no more.
-
-        To close at once would make the system throw the frame away where bytes are left unread.
-        """
-        if self._deaf:
-            return
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is no more: nothing here may hold it, or be held by it."""
         self._deaf = True
-        close = self.conn.close_sent
-        if close is None:  # Not even the handshake was right.
-            self.transport.abort()
-            return
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        if not self.close_sent:
-            self._close_was_sent(close.code, close.reason)
-        self.transport.write_eof()
+        self._state.connections.discard(self)
+        if self._last_moment is not None:
+            self._last_moment.cancel()
+            self._last_moment = None
+        self._writable.set()
+        self._end(NO_STATUS if self._is_open else ABNORMAL, "")
+        self.on_change = None
 
-    def _close_was_sent(self, code: int, reason: str) -> None:
-        self.close_sent = True
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self._end()
-        self.close_timer = self.loop.call_later(CLOSING_SECONDS_MAX, self.transport.abort)
-
-    def _end(self) -> None:
-        """Nothing may be written any more."""
+    def _end(self, code: int, reason: str) -> None:
+        """Nothing may be written any more: tell the app."""
         if self.ended:
             return
         self.ended = True
-        self.stop_keepalive()
+        self._heartbeat.leave(self)
+        self._inbox.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self._tell()
 
     def _tell(self) -> None:
@@ -240,7 +384,12 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             self.on_change()
 
     def _leave_soon(self) -> None:
-        """Cut what is closed and not read; until then uvicorn would wait for ever."""
-        if not self.disconnected and self._last_moment is None:
-            moment = self.loop.call_later(CLOSING_SECONDS_MAX, self.transport.abort)
+        """Cut what does not read that it was closed."""
+        if self._last_moment is None:
+            moment = self._loop.call_later(CLOSING_SECONDS_MAX, self._transport.abort)
             self._last_moment = moment
+
+
+def allowance(loop: asyncio.AbstractEventLoop) -> TokenBucket:
+    """What one connection may send, whatever it carries."""
+    return TokenBucket(INBOUND_BYTES_PER_SECOND, INBOUND_BURST_BYTES, loop.time())

@@ -124,6 +124,8 @@ INBOUND_COST_BYTES: Final = 128
 work too."""
 INBOUND_FRAGMENTS_MAX: Final = 64
 """Most fragments of one message from a client."""
+INBOUND_MESSAGES_MAX: Final = 16
+"""Messages of a client that wait to be looked at; with more it is not read from for a while."""
 TURN_CHANNELS_MAX: Final = 16
 """Channels that one connection catches up in at once: their pages share the bytes of one, and go
 into one frame."""

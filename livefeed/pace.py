@@ -17,11 +17,10 @@ from livefeed.limits import (
 )
 
 _ROUNDING: Final = 1e-6
-
-
-WINDOWS: Final = ((FRAMES_A_SECOND_MAX, 1.0), (FRAMES_BURST, FRAMES_BURST / FRAMES_A_SECOND_MAX))
-"""Most frames within so many seconds. The shorter one spreads what the longer one allows, so that
-a busy channel is not quick for a moment and then silent."""
+_LONG_SECONDS: Final = 1.0
+_SHORT_SECONDS: Final = FRAMES_BURST / FRAMES_A_SECOND_MAX
+"""A second window, of `FRAMES_BURST` frames: it spreads what the longer one allows, so that a busy
+channel is not quick for a moment and then silent."""
 
 
 class Recent:
@@ -40,11 +39,16 @@ class Recent:
             now: The clock, in seconds.
             keep: Frames that have to stay possible for somebody else.
         """
+        # Asked for each frame of each connection, so it is written out for both windows.
         times, at = self._times, now
-        for most, seconds in WINDOWS:
-            beyond = len(times) - most + keep
-            if beyond >= 0 and times[beyond] + seconds > at:
-                at = times[beyond] + seconds
+        beyond = len(times) + keep - FRAMES_BURST
+        if beyond >= 0:
+            short = times[beyond] + _SHORT_SECONDS
+            at = max(at, short)
+            beyond = len(times) + keep - FRAMES_A_SECOND_MAX
+            if beyond >= 0:
+                long = times[beyond] + _LONG_SECONDS
+                at = max(at, long)
         return at
 
     def take(self, now: float) -> None:
@@ -111,9 +115,13 @@ class Pace:
 
     def try_take(self, now: float, keep: int) -> bool:
         """Whether a frame of updates may be sent now, `keep` more staying possible; then it is."""
-        if self.ready_at(now, keep) > now:
+        if self._all.ready_at(now, keep) > now:
             return False
-        self.take(now)
+        if self._hidden is not None:
+            if self._hidden.ready_at(now, keep) > now:
+                return False
+            self._hidden.take(now)
+        self._all.take(now)
         return True
 
     def take(self, now: float) -> None:

@@ -25,12 +25,14 @@ class Verdict(Enum):
 class Position:
     """Where one connection is in one channel, and how far it has to go."""
 
-    __slots__ = ("catching_up", "position", "target")
+    __slots__ = ("catching_up", "floor", "position", "target")
 
     def __init__(self, position: int = 0) -> None:
         self.position = position
         self.target = position
         self.catching_up = False
+        self.floor = 0
+        """The channel's, as the client was told it."""
 
     def continues(self, start: int, end: int) -> bool:
         """Whether a live batch that covers (start, end] would be sent, were it complete."""

@@ -3,7 +3,7 @@
 import pytest
 import uvicorn
 
-from gateway.wire import UVICORN, check_uvicorn
+from gateway.guarded_http import UVICORN, check_uvicorn
 from livefeed.errors import Misconfigured
 
 
