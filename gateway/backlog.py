@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.turn import Asked, Turn
 from livefeed.limits import TURN_CHANNELS_MAX
-from livefeed.pace import Pace
+from livefeed.pace import LONG_SECONDS, Pace, Recent
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
@@ -43,7 +43,16 @@ class CatchUps(Protocol):
 class Backlog:
     """The channels of a connection that wait for a turn."""
 
-    __slots__ = ("_catch_ups", "_channels", "_connection", "_not_before", "_turn", "pace")
+    __slots__ = (
+        "_catch_ups",
+        "_channels",
+        "_connection",
+        "_not_before",
+        "_only",
+        "_only_since",
+        "_turn",
+        "pace",
+    )
 
     def __init__(self, connection: Connection, catch_ups: CatchUps) -> None:
         self.pace = Pace()
@@ -54,6 +63,9 @@ class Backlog:
         """The one that is under way."""
         self._not_before = 0.0
         """When what could not be read may be asked for again."""
+        self._only: str | None = None
+        """The channel whose live batches were all that was sent since `_only_since`."""
+        self._only_since = 0.0
 
     def add(self, channel: str) -> None:
         """The next page of a channel is wanted."""
@@ -67,6 +79,11 @@ class Backlog:
     def drop(self, channel: str) -> None:
         """It is wanted no more."""
         self._channels.pop(channel, None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is waited for."""
+        return not self._channels and self._turn is None
 
     def over(self) -> None:
         """The turn that was under way is over."""
@@ -88,20 +105,38 @@ class Backlog:
         else:
             self.pace.hide(self._catch_ups.now())
 
-    def takes_live(self) -> bool:
+    def takes_live(self, channel: str) -> bool:
         """Whether the frame of a live batch may be sent now; then it is counted."""
+        now = self._catch_ups.now()
         # The frame of the turn that is under way has its place in the budget.
-        return self.pace.try_take(self._catch_ups.now(), 0 if self._turn is None else 1)
+        if not self.pace.try_take(now, 0 if self._turn is None else 1):
+            return False
+        if channel != self._only:
+            self._only, self._only_since = channel, now
+        return True
 
     def sent(self) -> None:
         """The frame of a turn was sent."""
         self.pace.take(self._catch_ups.now())
+        self._only = None
+
+    def only(self, channel: str) -> bool:
+        """Whether all that was sent in the last second were live batches of this channel."""
+        if channel != self._only or not self.is_empty or not self.pace.visible:
+            return False
+        return self._catch_ups.now() - self._only_since > LONG_SECONDS
+
+    def alone(self, recent: Recent) -> None:
+        """From here on it counts itself; before, somebody counted for it."""
+        self.pace.recent = recent
+        self._only = None
 
     def go_on(self) -> None:
         """Begin a turn, or have this called again when its frame may be sent."""
         connection = self._connection
         if connection is None or not self._channels or self._turn is not None:
             return
+        connection.go_alone()
         if not connection.socket.has_room:
             return
         now = self._catch_ups.now()

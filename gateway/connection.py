@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.backlog import Backlog, CatchUps
+from gateway.crowd import Crowd
 from gateway.frames import Frame
+from gateway.marks import Marks, Place
 from gateway.socket import Socket
 from gateway.turn import Turn
 from gateway.update_frames import LiveFrames, Piece, pages_frame, timestamp
@@ -24,6 +26,7 @@ from livefeed.filters import ALL_TYPES, Types
 from livefeed.identity import is_feed
 from livefeed.limits import CONNECTION_FEEDS_MAX
 from livefeed.messages import LiveChannel
+from livefeed.pace import Recent
 from livefeed.position import Position, Verdict
 
 NONE_REFUSED: Mapping[str, str] = {}
@@ -40,20 +43,13 @@ class Subscriptions(Protocol):
         """Give it no more of them."""
         ...
 
+    def gather(self, connection: Connection, channel: str) -> Crowd | None:
+        """Take it into the crowd that is where it is in a topic; None when there can be none."""
+        ...
 
-class Place(NamedTuple):
-    """Where a connection was in a channel."""
-
-    position: Position
-    reached: int
-    target: int
-
-
-class Marks(NamedTuple):
-    """Where a connection was in all of them."""
-
-    epoch: str
-    places: dict[str, Place]
+    def part(self, connection: Connection, crowd: Crowd) -> None:
+        """Take it out of its crowd."""
+        ...
 
 
 @dataclass(slots=True)
@@ -89,6 +85,13 @@ class Connection:
         """Whether the client was told that its token ran out."""
         self._backlog = Backlog(self, catch_ups)
         self._subscriptions = subscriptions
+        self._crowd: Crowd | None = None
+        """With whom it is in one of its channels: that position is not its own."""
+
+    @property
+    def recent(self) -> Recent:
+        """The frames of updates that it was sent."""
+        return self._backlog.pace.recent
 
     @property
     def feeds(self) -> list[str]:
@@ -102,6 +105,7 @@ class Connection:
 
     @visible.setter
     def visible(self, visible: bool) -> None:
+        self.go_alone()
         self._backlog.visible(visible)
 
     def establish(self, feeds: Iterable[str], refused: Mapping[str, str] = NONE_REFUSED) -> None:
@@ -137,6 +141,7 @@ class Connection:
         Raises:
             Refused: For the cursor, or for the first feed that may not be followed.
         """
+        self.go_alone()
         positions, stale = self._positions(cursor)
         faults: list[tuple[str, str]] = []
         for feed in dict.fromkeys(feeds):
@@ -156,6 +161,7 @@ class Connection:
 
     def unsubscribe(self, feeds: Iterable[str]) -> None:
         """Follow these feeds no more."""
+        self.go_alone()
         for feed in feeds:
             if self._feeds.pop(feed, None) is not None:
                 self._subscriptions.unfollow(self, feed)
@@ -181,7 +187,8 @@ class Connection:
             self.error("token_expired", "the token ran out; refresh it, or be closed soon")
 
     def live(self, epoch: str, batch: LiveChannel, frames: LiveFrames) -> None:
-        """Take a live batch of a channel."""
+        """Take a live batch of a channel in which it is in no crowd."""
+        self.go_alone()
         position = self.positions.get(batch.channel)
         if position is None:
             return
@@ -194,13 +201,15 @@ class Connection:
         complete, frame = False, None
         if batch.updates is not None and socket.has_room and position.continues(start, end):
             frame = frames(self.types)
-            complete = frame is None or self._backlog.takes_live()
+            complete = frame is None or self._backlog.takes_live(batch.channel)
         verdict = position.live(start, end, complete=complete)
         if verdict is Verdict.SEND:
             # A floor that was not told stays to be told: by the next frame, or the head check.
             if frame is not None:
                 position.floor = batch.floor
                 socket.send(frame)
+                if self._backlog.only(batch.channel):
+                    self._crowd = self._subscriptions.gather(self, batch.channel)
         elif verdict is Verdict.CATCH_UP:
             self._backlog.add(batch.channel)
             self._backlog.go_on()
@@ -228,7 +237,10 @@ class Connection:
         for channel, place in marks.places.items():
             position, head = place.position, now.heads[channel]
             if self.positions.get(channel) is not position:
-                continue  # Unsubscribed or begun again meanwhile.
+                continue  # Unsubscribed, begun again, come or gone meanwhile.
+            if position.lacks(head, now.floors[channel]) or position.position > head:
+                self.go_alone()
+                position = self.positions[channel]
             if max(place.reached, place.target) > head:
                 self._restart(channel, "position_ahead")
             elif position.behind(head):
@@ -241,6 +253,7 @@ class Connection:
 
     def take(self, turn: Turn) -> None:
         """Take the pages of a turn that is over."""
+        self.go_alone()
         self._backlog.over()
         for piece in turn.pieces.values():
             if turn.is_wanted(piece.page.channel):
@@ -288,12 +301,25 @@ class Connection:
         """Ask for what it is behind in, as far as room and budget allow."""
         self._backlog.go_on()
 
-    def has_room(self) -> None:
-        """The outbox has room again: go on with what waited for it."""
-        self._backlog.go_on()
+    def room_changed(self) -> None:
+        """The socket has room again: go on with what waited for it; or it has none."""
+        if self.socket.has_room:
+            self._backlog.go_on()
+        else:
+            self.go_alone()
+
+    def go_alone(self) -> None:
+        """Leave the crowd, if it is in one: where that is, and what it was sent, is its own now."""
+        crowd = self._crowd
+        if crowd is not None:
+            self._crowd = None
+            self._subscriptions.part(self, crowd)
+            self.positions[crowd.channel] = crowd.position.copy()
+            self._backlog.alone(crowd.recent.copy())
 
     def reset(self, epoch: str) -> None:
         """The log is another one: have the client drop its state, and start again from 0."""
+        self.go_alone()
         self.epoch = epoch
         if self._feeds:
             self._send(self._reset_frame(self.feeds, "epoch_changed"))

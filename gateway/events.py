@@ -34,7 +34,7 @@ async def events(gateway: Gateway, request: Request, send: Send) -> None:
     async with visit(gateway, request) as asked:
         connection = asked.connection(gateway)
         stream = _Stream(send, Events(asked.reached()))
-        connection.socket = socket = OutboxSocket(stream, on_room=connection.has_room)
+        connection.socket = socket = OutboxSocket(stream, on_room=connection.room_changed)
         with served(gateway, connection):
             asked.begin(gateway, connection)
             await first_of(socket.ended(), gone(request.receive), stream.heartbeats())

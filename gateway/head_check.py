@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.connection import Connection, Marks
+from gateway.connection import Connection
 from gateway.log_reader import LogReader
+from gateway.marks import Marks
 from gateway.warn import warn
 from livefeed.adapters.postgres.reads import Heads
 from livefeed.alarms import Alarms

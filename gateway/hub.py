@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from gateway.connection import Connection
-from gateway.update_frames import live_frame
+from gateway.crowd import Crowd
+from gateway.update_frames import LiveFrames, live_frame
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
-from livefeed.messages import decode_live_message
+from livefeed.channel import feed_of, topic_channel
+from livefeed.filters import Types
+from livefeed.messages import LiveChannel, decode_live_message
 from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -23,11 +27,14 @@ logger = logging.getLogger(__name__)
 class Hub:
     """The registry of connections by user and topic."""
 
-    def __init__(self, nats: Nats) -> None:
+    def __init__(self, nats: Nats, clock: Callable[[], float] = time.monotonic) -> None:
         self._nats = nats
+        self._clock = clock
         self._subscriptions: dict[str, DirectSubscription] = {}
         self._followers: dict[str, dict[Connection, int]] = {}
-        """By subject: connections, and for how many feeds each."""
+        """By subject: connections, and for how many feeds each; without those in a crowd."""
+        self._crowds: dict[str, dict[Types, Crowd]] = {}
+        """By subject, which is a topic's: by filter."""
         self._sent = 0
         self._settled = 0
         """Subscriptions that were sent, and how many of them the server knows."""
@@ -56,9 +63,48 @@ class Hub:
             group[connection] -= 1
             if group[connection] == 0:
                 del group[connection]
-            if not group:
+            if not group and subject not in self._crowds:
                 del self._followers[subject]
                 self._nats.unsubscribe_now(self._subscriptions.pop(subject))
+
+    def gather(self, connection: Connection, channel: str) -> Crowd | None:
+        """Take it into the crowd that is where it is in a topic; None when there can be none.
+
+        Args:
+            connection: It was sent nothing but live batches of this channel in the last second.
+            channel: A topic's; of a user's there is none, because nobody else is there.
+        """
+        write, feed = connection.socket.write, feed_of(channel)
+        if write is None or not connection.socket.has_room or channel != topic_channel(feed):
+            return None
+        subject, position = subjects.live_topic(feed), connection.positions[channel]
+        crowds = self._crowds.setdefault(subject, {})
+        crowd = crowds.get(connection.types)
+        if crowd is None:
+            crowd = crowds[connection.types] = Crowd(
+                channel,
+                connection.epoch,
+                connection.types,
+                position.copy(),
+                connection.recent.copy(),
+                self._clock,
+            )
+        elif not crowd.fits(connection.epoch, position):
+            return None
+        crowd.join(connection, write)
+        connection.positions[channel] = crowd.position
+        del self._followers[subject][connection]
+        return crowd
+
+    def part(self, connection: Connection, crowd: Crowd) -> None:
+        """Take it out of its crowd."""
+        crowd.leave(connection)
+        subject = subjects.live_topic(feed_of(crowd.channel))
+        self._followers[subject][connection] = 1
+        if not crowd:
+            del self._crowds[subject][crowd.types]
+            if not self._crowds[subject]:
+                del self._crowds[subject]
 
     async def settle(self) -> None:
         """Return when the server knows every subscription: later commits are pushed here.
@@ -82,16 +128,27 @@ class Hub:
             logger.warning("a message on %s is no live batch", subject.decode())
             return
         self.batches += 1
-        group = tuple(self._followers.get(subject.decode(), ()))
-        epoch = message.epoch
+        epoch, name = message.epoch, subject.decode()
         for batch in message.channels:
             # Each made when the first connection wants it, once for all with the same filter.
             frames = functools.cache(functools.partial(live_frame, batch))
-            for connection in group:
+            for crowd in tuple(self._crowds.get(name, {}).values()):
+                if not _taken(crowd, epoch, batch, frames):
+                    for connection in crowd.members():
+                        connection.go_alone()
+            for connection in tuple(self._followers.get(name, ())):
                 try:
                     connection.live(epoch, batch, frames)
                 except Exception as error:  # noqa: BLE001  # it must not become the others' trouble
                     _failed(connection, error)
+
+
+def _taken(crowd: Crowd, epoch: str, batch: LiveChannel, frames: LiveFrames) -> bool:
+    try:
+        return crowd.live(epoch, batch, frames)
+    except Exception:
+        logger.exception("a live batch could not be given to a crowd")
+        return False
 
 
 def _failed(connection: Connection, error: Exception) -> None:

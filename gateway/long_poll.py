@@ -47,6 +47,8 @@ async def updates(gateway: Gateway, request: Request, send: Send) -> None:
 class AnswerSocket:
     """Gathers what a connection sends until it is an answer; that is all the room there is."""
 
+    write = None
+
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._changed = asyncio.Event()

@@ -21,10 +21,15 @@ from livefeed.protocol import CloseCode
 class Socket(Protocol):
     """What a connection sends through.
 
-    Above the bound `has_room` is false until half of it was written, and then `on_room` is called:
-    the connection stops sending and remembers that it is behind. Whoever makes it send more all the
-    same is closed.
+    Above the bound `has_room` is false until half of it was written: the connection stops sending
+    and remembers that it is behind. Whoever makes it send more all the same is closed. `on_room` is
+    called whenever `has_room` may be another.
     """
+
+    @property
+    def write(self) -> Callable[[bytes], None] | None:
+        """Writes the bytes of a frame at once, while `has_room`; None where that cannot be."""
+        ...
 
     @property
     def closed(self) -> bool:
@@ -90,11 +95,11 @@ class DirectSocket:
     at them.
     """
 
-    __slots__ = ("_on_room", "_room", "_write", "_writer", "closed", "has_room")
+    __slots__ = ("_on_room", "_room", "_writer", "closed", "has_room", "write")
 
     def __init__(self, writer: FrameWriter, *, on_room: Callable[[], None]) -> None:
         self._writer = writer
-        self._write = writer.write
+        self.write = writer.write
         self._on_room: Callable[[], None] | None = on_room
         self._room: asyncio.Event | None = None
         """Made when somebody waits: most connections never do."""
@@ -112,7 +117,7 @@ class DirectSocket:
         """Write a frame."""
         if self.closed:
             return
-        self._write(frame.wire)
+        self.write(frame.wire)
         if not self.has_room and self._writer.waiting() >= OUTBOX_BYTES_LIMIT:
             self.close(CloseCode.TOO_SLOW, "come back")
 
@@ -136,7 +141,7 @@ class DirectSocket:
         self._on_room = None
         self._writer.on_change = None
         # The connection may be remembered for longer than the client is there.
-        del self._write, self._writer
+        del self.write, self._writer
 
     def _changed(self) -> None:
         self.closed = self._writer.ended
@@ -144,12 +149,14 @@ class DirectSocket:
         if self._room is not None and (self.has_room or self.closed):
             self._room.set()
             self._room = None
-        if self.has_room and self._on_room is not None:
+        if self._on_room is not None:
             self._on_room()
 
 
 class OutboxSocket:
     """Queues frames for a task of its own, which sends them over ASGI."""
+
+    write = None
 
     def __init__(self, sink: Sink, *, on_room: Callable[[], None]) -> None:
         self._sink = sink

@@ -56,7 +56,7 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
 
 async def _stay(gateway: Gateway, websocket: WebSocket, visitor: Visitor, epoch: str) -> None:
     connection = gateway.connection(visitor.principal, epoch, visitor.types)
-    connection.socket = open_socket(websocket, on_room=connection.has_room)
+    connection.socket = open_socket(websocket, on_room=connection.room_changed)
     gateway.joined(connection)
     try:
         connection.establish(visitor.feeds, visitor.refused)

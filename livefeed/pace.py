@@ -17,7 +17,8 @@ from livefeed.limits import (
 )
 
 _ROUNDING: Final = 1e-6
-_LONG_SECONDS: Final = 1.0
+LONG_SECONDS: Final = 1.0
+"""The window of `FRAMES_A_SECOND_MAX` frames: what was sent before does not count any more."""
 _SHORT_SECONDS: Final = FRAMES_BURST / FRAMES_A_SECOND_MAX
 """A second window, of `FRAMES_BURST` frames: it spreads what the longer one allows, so that a busy
 channel is not quick for a moment and then silent."""
@@ -47,7 +48,7 @@ class Recent:
             at = max(at, short)
             beyond = len(times) + keep - FRAMES_A_SECOND_MAX
             if beyond >= 0:
-                long = times[beyond] + _LONG_SECONDS
+                long = times[beyond] + LONG_SECONDS
                 at = max(at, long)
         return at
 
@@ -56,6 +57,16 @@ class Recent:
         if len(self._times) == FRAMES_A_SECOND_MAX:
             del self._times[0]
         self._times.append(now)
+
+    def moved(self, now: float) -> None:
+        """The last one was sent later than was said."""
+        self._times[-1] = now
+
+    def copy(self) -> Recent:
+        """The same history, to go on by itself."""
+        other = Recent()
+        other._times = self._times.copy()
+        return other
 
 
 class Hidden:
@@ -89,10 +100,11 @@ class Hidden:
 class Pace:
     """The frame budget of one connection."""
 
-    __slots__ = ("_all", "_hidden")
+    __slots__ = ("_hidden", "recent")
 
     def __init__(self) -> None:
-        self._all = Recent()
+        self.recent = Recent()
+        """The frames that were sent, looked at or not."""
         self._hidden: Hidden | None = None
 
     @property
@@ -110,22 +122,22 @@ class Pace:
 
     def ready_at(self, now: float, keep: int = 0) -> float:
         """When a frame of updates may be sent, `keep` more staying possible: now or later."""
-        at = self._all.ready_at(now, keep)
+        at = self.recent.ready_at(now, keep)
         return at if self._hidden is None else max(at, self._hidden.ready_at(now, keep))
 
     def try_take(self, now: float, keep: int) -> bool:
         """Whether a frame of updates may be sent now, `keep` more staying possible; then it is."""
-        if self._all.ready_at(now, keep) > now:
+        if self.recent.ready_at(now, keep) > now:
             return False
         if self._hidden is not None:
             if self._hidden.ready_at(now, keep) > now:
                 return False
             self._hidden.take(now)
-        self._all.take(now)
+        self.recent.take(now)
         return True
 
     def take(self, now: float) -> None:
         """A frame of updates is sent."""
-        self._all.take(now)
+        self.recent.take(now)
         if self._hidden is not None:
             self._hidden.take(now)

@@ -38,6 +38,18 @@ class Position:
         """Whether a live batch that covers (start, end] would be sent, were it complete."""
         return start <= self.position < end and not self.catching_up
 
+    def lacks(self, head: int, floor: int) -> bool:
+        """Whether the channel's head or floor calls for anything that is not under way yet."""
+        if head > self.position and head > self.target:
+            return True
+        return not self.catching_up and floor > self.floor
+
+    def copy(self) -> Position:
+        """The same place, to go on by itself."""
+        other = Position(self.position)
+        other.target, other.floor, other.catching_up = self.target, self.floor, self.catching_up
+        return other
+
     def live(self, start: int, end: int, *, complete: bool) -> Verdict:
         """Take note of a live batch that covers (start, end].
 

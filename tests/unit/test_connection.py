@@ -7,21 +7,20 @@ connects.
 import functools
 import json
 import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from livefeed_client import FeedState
-from msgspec import Raw
 
 from gateway.connection import Connection
-from gateway.frames import Frame
+from gateway.hub import Hub
 from gateway.turn import Turn
 from gateway.update_frames import Piece, live_frame
+from livefeed import subjects
 from livefeed.access import Principal
-from livefeed.adapters.postgres.reads import Heads, Page, StoredUpdate
+from livefeed.adapters.postgres.reads import Heads, Page
 from livefeed.cursor import client_epoch
 from livefeed.errors import Refused
 from livefeed.limits import (
@@ -30,61 +29,13 @@ from livefeed.limits import (
     HIDDEN_FRAME_SECONDS,
     HIDDEN_FRAMES_BURST,
 )
-from livefeed.messages import LiveChannel, public_update
+from livefeed.messages import LiveMessage, encode_live_message
 from livefeed.protocol import CursorField, Subscribe, decode_frame
+from tests.model_log import ModelLog, NoNats, Pipe
 
 USER = "alice"
 CHANNELS = ("user:alice/home", "topic:home")
-CONTENT_UPDATE, REMOVAL = 1, 2
-
-
-@dataclass
-class ModelLog:
-    """One channel: item → its newest entry."""
-
-    name: str
-    head: int = 0
-    floor: int = 0
-    entries: dict[str, StoredUpdate] = field(default_factory=dict)
-
-    def write(self, item: str, kind: int) -> LiveChannel:
-        """Move an item to a new seq; returns what would be pushed."""
-        start, self.head = self.head, self.head + 1
-        update_type = ["new_content", "content_update", "content_removal"][kind]
-        body = json.dumps(
-            {
-                "updateId": f"u{self.head}",
-                "updateType": update_type,
-                "feedType": "home",
-                "content": {"id": item, "n": self.head},
-                "timestamp": "2026-11-23T08:00:00Z",
-                "version": None,
-            }
-        ).encode()
-        self.entries[item] = StoredUpdate(self.head, 0, kind, None, 1_000_000, body)
-        public = public_update(self.name, self.head, rank=None, born=1_000_000, body=body)
-        return LiveChannel(self.name, start, self.head, self.floor, [Raw(public)])
-
-    def raise_floor(self, floor: int) -> None:
-        """Drop everything at or below it."""
-        self.floor = min(self.head, max(self.floor, floor))
-        self.entries = {k: v for k, v in self.entries.items() if v.seq > self.floor}
-
-    def page(self, position: int, epoch: str, entries_max: int) -> Page:
-        """What comes after a position."""
-        newer = sorted(one for one in self.entries.values() if one.seq > position)
-        shown = newer[:entries_max]
-        more = len(newer) > entries_max
-        end = shown[-1].seq if more else max(self.head, self.floor)
-        return Page(self.name, epoch, self.head, self.floor, end, more, shown)
-
-    def visible(self) -> dict[str, int]:
-        """Item → its number, of what is shown."""
-        return {
-            item: json.loads(one.body)["content"]["n"]
-            for item, one in self.entries.items()
-            if one.kind != REMOVAL
-        }
+TOPIC = CHANNELS[1]
 
 
 class World:
@@ -100,6 +51,8 @@ class World:
         self.sent_at: list[float] = []
         """When frames of updates were sent on this connection."""
         self.full = False
+        self.hub = Hub(NoNats(), self.now)  # type: ignore[arg-type]
+        self.connection: Connection | None = None
         self.client = FeedState()
         self.resets = 0
         self.frames: list[dict[str, Any]] = []
@@ -131,19 +84,9 @@ class World:
     def forget(self, _connection: Connection) -> None:
         """Nothing to do: it is never called again."""
 
-    def follow(self, _connection: Connection, _feed: str) -> None:
-        """Nothing to do: pushes are offered by hand."""
-
-    unfollow = follow
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the outbox takes more."""
-        return not self.full
-
-    def send(self, frame: Frame) -> None:
+    def receive(self, payload: bytes) -> None:
         """Give a frame to the client, and check that no item goes back."""
-        parsed = json.loads(frame.payload)
+        parsed = json.loads(payload)
         self.frames.append(parsed)
         if parsed["type"] == "feed_updates":
             assert not self.full or parsed["replay"]
@@ -163,14 +106,17 @@ class World:
 
     def connect(self) -> None:
         """Connect, with the cursor that the client holds."""
+        if self.connection is not None:
+            self.connection.leave()
         self.turns.clear()
         self.sent_at.clear()
         self.wake_at = None
         self.full = False
+        principal = Principal(USER, ("*",), 2e9)
         self.connection = Connection(
-            "c", Principal(USER, ("*",), 2e9), epoch=self.epoch, catch_ups=self, subscriptions=self
+            "c", principal, epoch=self.epoch, catch_ups=self, subscriptions=self.hub
         )
-        self.connection.socket = self  # type: ignore[assignment]
+        self.connection.socket = Pipe(self.receive, lambda: self.full)  # type: ignore[assignment]
         cursor = self.client.cursor
         self.connection.establish([])
         frame = {"type": "subscribe", "feeds": ["home"]}
@@ -182,10 +128,22 @@ class World:
 
     def write(self) -> None:
         """An update is flushed; its push is lost, doubled, late, or comes."""
-        log = self.logs[self.choices.choice(CHANNELS)]
-        batch = log.write(self.choices.choice("abcde"), self.choices.randrange(3))
-        for _ in range(self.choices.choice([0, 1, 1, 1, 2])):
-            self.connection.live(self.epoch, batch, functools.partial(live_frame, batch))
+        self.flush(self.choices.choice(CHANNELS), self.choices.choice([0, 1, 1, 1, 2]))
+
+    def flush(self, channel: str, pushes: int = 1) -> None:
+        """An update is flushed, and its push comes so often."""
+        batch = self.logs[channel].write(self.choices.choice("abcde"), self.choices.randrange(3))
+        message = encode_live_message(LiveMessage(self.epoch, [batch]))
+        topic = channel == TOPIC
+        subject = subjects.live_topic("home") if topic else subjects.live_user(USER)
+        for _ in range(pushes):
+            self.hub._on_live(subject.encode(), b"", b"", message)
+
+    def keep_up(self) -> None:
+        """The topic is busy for a while, and its pushes come."""
+        for _ in range(8):
+            self.flush(TOPIC)
+            self.pass_time(0.3)
 
     def write_many(self) -> None:
         """More than the budget allows live."""
@@ -254,8 +212,7 @@ class World:
     def fill(self) -> None:
         """The client stops reading, or reads again."""
         self.full = not self.full
-        if not self.full:
-            self.connection.has_room()
+        self.connection.room_changed()
 
     def restore(self) -> None:
         """The log becomes another one, that may be behind."""
@@ -306,7 +263,7 @@ class World:
         return sorted(place for turn in self.turns for place in turn.places)
 
 
-ACTIONS = ("write",) * 8 + ("answer", "answer_all") * 3 + ("write_many", "tick") * 2
+ACTIONS = ("write",) * 8 + ("answer", "answer_all") * 3 + ("write_many", "tick", "keep_up") * 2
 ACTIONS += ("trim", "fill", "connect", "check_heads", "restore", "resubscribe", "hide", "show")
 
 
@@ -415,6 +372,49 @@ def test_a_turn_has_its_place_in_the_budget() -> None:
     assert len(updates_since(world, before)) == FRAMES_BURST - 1
     world.answer_whole()
     assert len(updates_since(world, before)) == FRAMES_BURST
+
+
+def test_who_keeps_up_with_a_topic_is_in_its_crowd() -> None:
+    """Until anything else is sent: then it goes on alone, from where the crowd was."""
+    world = quiet_world()
+    world.keep_up()
+    crowd = world.connection._crowd
+    assert crowd is not None
+    world.keep_up()
+    assert world.connection._crowd is crowd
+    assert world.connection.positions[TOPIC].position == world.logs[TOPIC].head == 16
+    world.flush(CHANNELS[0])
+    assert world.connection._crowd is None
+    assert not len(crowd)
+    world.flush(TOPIC)
+    assert world.connection.positions[TOPIC].position == world.logs[TOPIC].head
+    assert not world.turns, "nothing was missed"
+    world.keep_up()
+    assert world.connection._crowd is not None
+
+
+@pytest.mark.parametrize("event", ["hide", "fill", "resubscribe", "connect", "restore"])
+def test_who_cannot_keep_up_leaves_the_crowd(event: str) -> None:
+    """Whatever makes it different from the others."""
+    world = quiet_world()
+    world.keep_up()
+    crowd = world.connection._crowd
+    assert crowd is not None
+    getattr(world, event)()
+    world.flush(TOPIC)
+    assert world.connection._crowd is None
+    assert not len(crowd)
+
+
+def test_a_lost_push_is_found_by_a_crowd_too() -> None:
+    """By its next batch, or by the comparison of heads."""
+    for finds in (lambda world: world.flush(TOPIC), lambda world: world.check_heads(quietly=True)):
+        world = quiet_world()
+        world.keep_up()
+        world.logs[TOPIC].write("lost", 0)
+        position = world.connection.positions[TOPIC].position
+        finds(world)
+        assert world.asked == [(TOPIC, position)]
 
 
 def test_several_channels_catch_up_in_one_frame() -> None:
