@@ -43,7 +43,7 @@ class Subscriptions(Protocol):
         """Give it no more of them."""
         ...
 
-    def gather(self, connection: Connection, channel: str) -> Crowd | None:
+    def gather(self, connection: Connection, channel: str, recent: Recent) -> Crowd | None:
         """Take it into the crowd that is where it is in a topic; None when there can be none."""
         ...
 
@@ -87,11 +87,6 @@ class Connection:
         self._subscriptions = subscriptions
         self._crowd: Crowd | None = None
         """With whom it is in one of its channels: that position is not its own."""
-
-    @property
-    def recent(self) -> Recent:
-        """The frames of updates that it was sent."""
-        return self._backlog.pace.recent
 
     @property
     def feeds(self) -> list[str]:
@@ -209,7 +204,8 @@ class Connection:
                 position.floor = batch.floor
                 socket.send(frame)
                 if self._backlog.only(batch.channel):
-                    self._crowd = self._subscriptions.gather(self, batch.channel)
+                    recent = self._backlog.pace.recent
+                    self._crowd = self._subscriptions.gather(self, batch.channel, recent)
         elif verdict is Verdict.CATCH_UP:
             self._backlog.add(batch.channel)
             self._backlog.go_on()
@@ -234,20 +230,26 @@ class Connection:
         if now.epoch != self.epoch:
             self.reset(now.epoch)
             return
-        for channel, place in marks.places.items():
-            position, head = place.position, now.heads[channel]
-            if self.positions.get(channel) is not position:
-                continue  # Unsubscribed, begun again, come or gone meanwhile.
-            if position.lacks(head, now.floors[channel]) or position.position > head:
-                self.go_alone()
-                position = self.positions[channel]
-            if max(place.reached, place.target) > head:
+        # Unsubscribed, begun again, come or gone meanwhile is for the next time.
+        off = [
+            (channel, place)
+            for channel, place in marks.places.items()
+            if self.positions.get(channel) is place.position
+            and place.is_off(now.heads[channel], now.floors[channel])
+        ]
+        if off:
+            self.go_alone()
+        positions = self.positions.copy()
+        for channel, place in off:
+            position, head = self.positions[channel], now.heads[channel]
+            if position is not positions[channel]:
+                pass  # Its feed was begun again just now.
+            elif place.is_ahead(head):
                 self._restart(channel, "position_ahead")
             elif position.behind(head):
                 self._backlog.add(channel)
             elif not position.catching_up and now.floors[channel] > position.floor:
-                # Nothing new, but something is gone: the page says so.
-                position.begin()
+                position.begin()  # Nothing new, but something is gone: the page says so.
                 self._backlog.add(channel)
         self._backlog.go_on()
 

@@ -19,6 +19,7 @@ from livefeed.adapters.nats.connection import DirectSubscription
 from livefeed.channel import feed_of, topic_channel
 from livefeed.filters import Types
 from livefeed.messages import LiveChannel, decode_live_message
+from livefeed.pace import Recent
 from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -67,12 +68,13 @@ class Hub:
                 del self._followers[subject]
                 self._nats.unsubscribe_now(self._subscriptions.pop(subject))
 
-    def gather(self, connection: Connection, channel: str) -> Crowd | None:
+    def gather(self, connection: Connection, channel: str, recent: Recent) -> Crowd | None:
         """Take it into the crowd that is where it is in a topic; None when there can be none.
 
         Args:
             connection: It was sent nothing but live batches of this channel in the last second.
             channel: A topic's; of a user's there is none, because nobody else is there.
+            recent: The frames that it was sent.
         """
         write, feed = connection.socket.write, feed_of(channel)
         if write is None or not connection.socket.has_room or channel != topic_channel(feed):
@@ -86,7 +88,7 @@ class Hub:
                 connection.epoch,
                 connection.types,
                 position.copy(),
-                connection.recent.copy(),
+                recent.copy(),
                 self._clock,
             )
         elif not crowd.fits(connection.epoch, position):
