@@ -7,6 +7,7 @@ and one page of the log makes up for all of it.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from livefeed.limits import (
@@ -17,8 +18,9 @@ from livefeed.limits import (
 )
 
 _ROUNDING: Final = 1e-6
-LONG_SECONDS: Final = 1.0
-"""The window of `FRAMES_A_SECOND_MAX` frames: what was sent before does not count any more."""
+LONG_SECONDS: Final = 1.05
+"""The window of `FRAMES_A_SECOND_MAX` frames: what was sent before does not count any more. Longer
+than a second, because what was sent evenly does not arrive so."""
 _SHORT_SECONDS: Final = FRAMES_BURST / FRAMES_A_SECOND_MAX
 """A second window, of `FRAMES_BURST` frames: it spreads what the longer one allows, so that a busy
 channel is not quick for a moment and then silent."""
@@ -86,7 +88,10 @@ class Hidden:
             keep: Tokens that have to be left for somebody else.
         """
         lacking = 1 + keep - self._filled(now)
-        return now if lacking <= _ROUNDING else now + lacking * HIDDEN_FRAME_SECONDS
+        if lacking <= _ROUNDING:
+            return now
+        # On a whole second: those who are hidden at the same place are read for together.
+        return float(math.ceil(now + lacking * HIDDEN_FRAME_SECONDS))
 
     def take(self, now: float) -> None:
         """A frame is sent."""

@@ -59,3 +59,15 @@ def test_a_hidden_connection_is_slow_and_a_shown_one_is_not() -> None:
     assert 1.0 + HIDDEN_FRAME_SECONDS - 1 <= pace.ready_at(2.0) <= 1.0 + HIDDEN_FRAME_SECONDS + 0.1
     pace.show()
     assert pace.ready_at(2.0) <= 2.0
+
+
+def test_hidden_connections_are_woken_together() -> None:
+    """Those who hid within a second of each other: one read of the log is for all of them."""
+    ready = set()
+    for now in (3.1, 3.4, 3.9):
+        pace = Pace()
+        pace.hide(now)
+        for _ in range(HIDDEN_FRAMES_BURST):
+            pace.take(now)
+        ready.add(pace.ready_at(now))
+    assert len(ready) == 1
