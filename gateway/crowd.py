@@ -91,6 +91,8 @@ class Crowd:
             frames: Makes its frames.
         """
         position, now = self.position, self._clock()
+        if batch.channel != self.channel:
+            return True  # Of no topic that comes this way: nobody is there.
         if epoch == self._epoch and batch.end <= position.position:
             return True
         if (
@@ -114,12 +116,20 @@ class Crowd:
     def _write(self, frame: Frame) -> None:
         # Whoever has no room after this frame leaves in the middle of the loop.
         wire, members = frame.wire, self.members()
-        failed: list[Connection] = []
+        failed: list[tuple[Connection, Exception]] = []
         for number, write in enumerate(tuple(self._writes.values())):
             try:
                 write(wire)
-            except Exception as error:  # it must not become the others' trouble
-                logger.error("a live batch could not be given to a connection", exc_info=error)
-                failed.append(members[number])
-        for connection in failed:
-            connection.socket.close(CloseCode.UNAVAILABLE, "come back")
+            except Exception as error:  # noqa: BLE001  # it must not become the others' trouble
+                failed.append((members[number], error))
+        for connection, fault in failed:
+            give_up(connection, fault)
+
+
+def give_up(connection: Connection, error: Exception) -> None:
+    """Close a connection that a live batch could not be given to."""
+    logger.error("a live batch could not be given to a connection", exc_info=error)
+    try:
+        connection.socket.close(CloseCode.UNAVAILABLE, "come back")
+    except Exception:
+        logger.exception("it could not be closed either")

@@ -7,15 +7,18 @@ internals, so its minor version is checked at the start.
 from __future__ import annotations
 
 import asyncio
+import sys
 from http import HTTPStatus
 from typing import Any, Final
 
+import httptools
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.heartbeat import Heartbeat
-from gateway.wire import WebSocketWire, allowance
+from gateway.primitives import allowance
+from gateway.wire import WebSocketWire
 from livefeed.errors import Misconfigured
 from livefeed.limits import (
     CLOSING_SECONDS_MAX,
@@ -55,6 +58,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._heartbeat = heartbeat
         self._allowance = allowance(self.loop)
         self._head_bytes = 0
+        self._piece = b""
+        """What is parsed now."""
         self._head_deadline: asyncio.TimerHandle | None = None
         self._refused = False
         self._fault: HTTPStatus | None = None
@@ -83,7 +88,9 @@ class GuardedHttp(HttpToolsProtocol):
             if self._head_bytes > REQUEST_HEAD_BYTES_MAX:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
+        self._piece = data
         super().data_received(data)
+        self._piece = b""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -128,8 +135,13 @@ class GuardedHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._look_no_more()
         self.connections.discard(self)
+        # uvicorn has caught the parser's word for it, which says where the head ends.
+        upgrade = sys.exc_info()[1]
+        behind = self._piece[upgrade.args[0] :] if upgrade is not None else b""
         wire = WebSocketWire(self.app, self.server_state, self._heartbeat)
         wire.begin(self.transport, dict(self.scope), self.url)
+        if behind:
+            wire.data_received(behind)
         # The parser and this hold each other.
         self.parser = None  # type: ignore[assignment]
 
@@ -148,9 +160,14 @@ class GuardedHttp(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (version == "1.1" and hosts == 0):
             return HTTPStatus.BAD_REQUEST
-        if upgrades:
-            return handshake_fault(self.parser.get_method().decode(), self.headers)
-        return None
+        return self._fault_of_handshake() if upgrades else None
+
+    def _fault_of_handshake(self) -> HTTPStatus | None:
+        try:
+            httptools.parse_url(self.url)
+        except httptools.HttpParserError:
+            return HTTPStatus.BAD_REQUEST
+        return handshake_fault(self.parser.get_method().decode(), self.headers)
 
     def _await_head(self) -> None:
         self._head_bytes = 0

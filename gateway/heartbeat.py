@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, Protocol
+
+logger = logging.getLogger(__name__)
 
 SLOTS_A_SECOND: Final = 4
 """In how many parts those that are due within a second are asked: none of them takes long."""
@@ -52,7 +55,11 @@ class Heartbeat:
     def _ask(self) -> None:
         self._timer = None
         self._next = (self._next + 1) % len(self._slots)
-        for connection in tuple(self._slots[self._next]):
-            connection.beat()
         if any(self._slots):
             self._wait()
+        for connection in tuple(self._slots[self._next]):
+            try:
+                connection.beat()
+            except Exception:
+                # One connection's trouble must not become the others'.
+                logger.exception("a connection could not be asked whether it is there")

@@ -6,12 +6,12 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
 from gateway.connection import Connection
-from gateway.crowd import Crowd
+from gateway.crowd import Crowd, give_up
 from gateway.update_frames import LiveFrames, live_frame
 from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -20,7 +20,6 @@ from livefeed.channel import feed_of, topic_channel
 from livefeed.filters import Types
 from livefeed.messages import LiveChannel, decode_live_message
 from livefeed.pace import Recent
-from livefeed.protocol import CloseCode
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +42,6 @@ class Hub:
         self.batches = 0
         self.foreign = 0
         """Messages on our subjects that are no live batches."""
-
-    def connections(self) -> Iterable[Connection]:
-        """Every connection that follows a feed."""
-        return {connection for group in self._followers.values() for connection in group}
 
     def follow(self, connection: Connection, feed: str) -> None:
         """Give live batches of a feed to the connection."""
@@ -142,7 +137,7 @@ class Hub:
                 try:
                     connection.live(epoch, batch, frames)
                 except Exception as error:  # noqa: BLE001  # it must not become the others' trouble
-                    _failed(connection, error)
+                    give_up(connection, error)
 
 
 def _taken(crowd: Crowd, epoch: str, batch: LiveChannel, frames: LiveFrames) -> bool:
@@ -151,11 +146,6 @@ def _taken(crowd: Crowd, epoch: str, batch: LiveChannel, frames: LiveFrames) -> 
     except Exception:
         logger.exception("a live batch could not be given to a crowd")
         return False
-
-
-def _failed(connection: Connection, error: Exception) -> None:
-    logger.error("a live batch could not be given to a connection", exc_info=error)
-    connection.socket.close(CloseCode.UNAVAILABLE, "come back")
 
 
 def _subjects(connection: Connection, feed: str) -> tuple[str, str]:

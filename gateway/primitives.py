@@ -1,9 +1,14 @@
-"""An event and a queue for one waiter, in a tenth of the memory of asyncio's."""
+"""What each connection has: an event and a queue for one waiter, in a tenth of the memory of
+asyncio's, and an allowance of bytes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+
+from livefeed.admission import TokenBucket
+from livefeed.limits import INBOUND_BURST_BYTES, INBOUND_BYTES_PER_SECOND
 
 
 class Gate:
@@ -63,3 +68,8 @@ class Inbox:
         if not self._items:
             self._gate.clear()
         return item
+
+
+def allowance(loop: asyncio.AbstractEventLoop) -> TokenBucket:
+    """What one connection may send, whatever it carries."""
+    return TokenBucket(INBOUND_BYTES_PER_SECOND, INBOUND_BURST_BYTES, loop.time())

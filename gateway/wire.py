@@ -13,16 +13,14 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+import httptools
 from uvicorn.server import ServerState
 
 from gateway.frames import EXTENSION
 from gateway.heartbeat import Heartbeat
-from gateway.primitives import Gate, Inbox
-from livefeed.admission import TokenBucket
+from gateway.primitives import Gate, Inbox, allowance
 from livefeed.limits import (
     CLOSING_SECONDS_MAX,
-    INBOUND_BURST_BYTES,
-    INBOUND_BYTES_PER_SECOND,
     INBOUND_COST_BYTES,
     INBOUND_FRAGMENTS_MAX,
     INBOUND_FRAME_BYTES_MAX,
@@ -92,6 +90,7 @@ class WebSocketWire(asyncio.Protocol):
         "_state",
         "_transport",
         "_unread_pongs",
+        "_waited",
         "_writable",
         "ended",
         "on_change",
@@ -120,6 +119,8 @@ class WebSocketWire(asyncio.Protocol):
         """Whether what comes in is not looked at any more."""
         self._heard = True
         """Whether anything came since the last ping."""
+        self._waited = 0
+        """Bytes that waited for the client then."""
         self._unread_pongs = 0
         self._last_moment: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
@@ -133,7 +134,7 @@ class WebSocketWire(asyncio.Protocol):
         Args:
             transport: The connection's.
             scope: Of the request, as far as uvicorn has it.
-            url: Of the request.
+            url: Of the request, in either form.
         """
         self._transport = transport
         self.write = transport.write
@@ -147,16 +148,16 @@ class WebSocketWire(asyncio.Protocol):
         task.add_done_callback(self._done)
 
     def _scope(self, scope: dict[str, Any], url: bytes) -> dict[str, Any]:
-        path, _, query = url.partition(b"?")
+        parsed = httptools.parse_url(url)
         offered = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
         names = [one.strip().decode("latin-1") for value in offered for one in value.split(b",")]
         return scope | {
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "scheme": "wss" if scope["scheme"] == "https" else "ws",
-            "path": unquote_to_bytes(path).decode(errors="replace"),
-            "raw_path": path,
-            "query_string": query,
+            "path": unquote_to_bytes(parsed.path).decode(errors="replace"),
+            "raw_path": parsed.path,
+            "query_string": parsed.query or b"",
             "subprotocols": names,
             "extensions": {"websocket.http.response": {}, EXTENSION: {"writer": self}},
         }
@@ -195,7 +196,7 @@ class WebSocketWire(asyncio.Protocol):
 
     async def _receive(self) -> Any:
         message = await self._inbox.get()
-        if not self._inbox and not self._deaf:
+        if not self._inbox and self._is_open and not self._deaf:
             self._transport.resume_reading()
         return message
 
@@ -332,9 +333,15 @@ class WebSocketWire(asyncio.Protocol):
     # Whether it is there, reads, and is told to go.
 
     def beat(self) -> None:
-        """Ask the client whether it is there, or cut it when it did not answer the last time."""
-        if self._heard:
-            self._heard = False
+        """Ask the client whether it is there, or close what gave no sign since the last time.
+
+        What it has read of what waited is a sign too: the ping is behind that. Where it is we who
+        do not read, its silence says nothing.
+        """
+        waiting = self.waiting()
+        unread = not (self.paused or self._transport.is_reading())
+        if self._heard or unread or waiting < self._waited:
+            self._heard, self._waited = False, waiting
             self.write(PING_FRAME)
         else:
             self.close(INTERNAL_ERROR, "keepalive ping timeout")
@@ -388,8 +395,3 @@ class WebSocketWire(asyncio.Protocol):
         if self._last_moment is None:
             moment = self._loop.call_later(CLOSING_SECONDS_MAX, self._transport.abort)
             self._last_moment = moment
-
-
-def allowance(loop: asyncio.AbstractEventLoop) -> TokenBucket:
-    """What one connection may send, whatever it carries."""
-    return TokenBucket(INBOUND_BYTES_PER_SECOND, INBOUND_BURST_BYTES, loop.time())

@@ -125,10 +125,10 @@ class Pace:
         """Nobody looks any more."""
         self._hidden = self._hidden or Hidden(now)
 
-    def ready_at(self, now: float, keep: int = 0) -> float:
-        """When a frame of updates may be sent, `keep` more staying possible: now or later."""
-        at = self.recent.ready_at(now, keep)
-        return at if self._hidden is None else max(at, self._hidden.ready_at(now, keep))
+    def ready_at(self, now: float) -> float:
+        """When a frame of updates may be sent: now or later."""
+        at = self.recent.ready_at(now)
+        return at if self._hidden is None else max(at, self._hidden.ready_at(now))
 
     def try_take(self, now: float, keep: int) -> bool:
         """Whether a frame of updates may be sent now, `keep` more staying possible; then it is."""

@@ -159,7 +159,7 @@ def handshake_fault(method: str, headers: Headers) -> HTTPStatus | None:
         return HTTPStatus.METHOD_NOT_ALLOWED
     versions = [value.strip() for name, value in headers if name == b"sec-websocket-version"]
     origins = sum(name == b"origin" for name, _ in headers)
-    if accept_value(headers) is None or versions != [_VERSION] or origins > 1:
+    if accept_value(headers) is None or versions != [_VERSION] or origins > 1 or _has_body(headers):
         return HTTPStatus.BAD_REQUEST
     return None
 
@@ -219,6 +219,14 @@ def parse_close(payload: bytes) -> tuple[int, str]:
     if len(payload) < 2 or not _is_sendable(code):
         raise WireFault(PROTOCOL_ERROR, "a close code that is none")
     return code, payload[2:].decode()
+
+
+def _has_body(headers: Headers) -> bool:
+    # It would be read as frames.
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0")
+        for name, value in headers
+    )
 
 
 def _head(status: HTTPStatus, headers: Headers) -> bytes:

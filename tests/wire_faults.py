@@ -199,6 +199,10 @@ HANDSHAKES: Final = [
         "101",
         with_header("Sec-WebSocket-Protocol: other"),
     ),
+    HandshakeFault("a body", "400", with_header("Content-Length: 5"), stock=False),
+    HandshakeFault(
+        "an absolute URL: the same", "101", replaced("GET /", "GET http://feeds/"), stock=False
+    ),
     HandshakeFault("no Host", "400", replaced("Host: feeds\r\n", ""), stock=False),
     HandshakeFault(
         "X-Forwarded-For from a stranger: ignored", "101", with_header("X-Forwarded-For: 10.0.0.1")

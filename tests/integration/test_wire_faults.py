@@ -98,6 +98,22 @@ async def test_each_fault_of_a_handshake_has_its_answer(stack: Stack, wire: str)
     assert "Traceback" not in gateway.output()
 
 
+@pytest.mark.parametrize("behind", [2, 10])
+async def test_what_comes_with_the_handshake_is_not_lost(stack: Stack, behind: int) -> None:
+    """Frames behind the head, in the same piece or cut anywhere, are read after the answer."""
+    await stack.start_gateway()
+    client = RawClient(stack.url, stack.token("alice"))
+    await client.connect()
+    ping = frame(FIN | PING, b"early")
+    await client.send(client.head().encode() + ping[:behind])
+    await client.send(ping[behind:])
+    assert b" 101 " in await client.reader.readuntil(b"\r\n\r\n")
+    async with asyncio.timeout(5):
+        while (await client.frame()) != (PING + 1, b"early"):
+            pass
+    client.abort()
+
+
 async def test_floods_fill_no_memory_and_stall_nobody(stack: Stack) -> None:
     """Pings whose pongs nobody reads, and empty fragments, are cut after a few hundred KiB."""
     gateway = await stack.start_gateway()
