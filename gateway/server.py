@@ -136,6 +136,8 @@ def build_gateway(
         fleet=Fleet(nats, name, connections, policy),
         load=Load(nats, name, settings),
         snapshots=SnapshotTurns(),
+        # A comment comes in the second round without anything else.
+        heartbeat=Heartbeat(HEARTBEAT_SECONDS / 2),
         connections=connections,
     )
 
