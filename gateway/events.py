@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from gateway.door import answer_head, gone, served, visit
 from gateway.frames import waiting_bytes
@@ -55,7 +55,7 @@ class EventStream:
     def __init__(self, send: Send, events: Events) -> None:
         self._send = send
         self._events = events
-        self._begun = False
+        self._begun = self._ended = False
         self._quiet = False
         """Whether nothing was written since the last beat."""
         self._writing = 0
@@ -69,9 +69,10 @@ class EventStream:
 
     async def close(self, code: int, reason: str | None) -> None:
         """Say why, and end the answer."""
+        self._ended = True
         await self._begin()
         await self._write(self._events.closed(code, reason or ""))
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._put({"type": "http.response.body", "body": b""})
 
     def beat(self) -> None:
         """Have a comment written when nothing was since the last beat, and nothing waits to be."""
@@ -84,18 +85,22 @@ class EventStream:
         while True:
             await self._comment_is_due.wait()
             self._comment_is_due.clear()
-            await self._write(HEARTBEAT)
+            if not self._ended:
+                await self._write(HEARTBEAT)
 
     async def _begin(self) -> None:
         if not self._begun:
             self._begun = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await self._put({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await self._write(b"retry: %d\n\n" % RETRY_MILLISECONDS)
 
     async def _write(self, data: bytes) -> None:
-        self._quiet = False
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _put(self, message: Message) -> None:
         self._writing += 1
         try:
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            await self._send(message)
         finally:
             self._writing -= 1
+            self._quiet = False
