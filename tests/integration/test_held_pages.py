@@ -20,6 +20,8 @@ from tests.servers import Stack, until, update
 MIB = 1024 * 1024
 UNREAD = 3
 """Clients of each kind that read nothing."""
+STAYS_SECONDS = 3
+"""Who is not closed within this time was not told to go."""
 
 
 async def publish_items(stack: Stack, user: str, count: int) -> None:
@@ -46,13 +48,17 @@ class UnreadEvents:
         )
         self.writer.transport.pause_reading()  # type: ignore[attr-defined]
         head = f"GET /v1/feeds/home/events HTTP/1.1\r\nHost: {self._at.netloc}\r\n"
-        self.writer.write(f"{head}Authorization: Bearer {self._token}\r\n\r\n".encode())
+        token = f"Authorization: Bearer {self._token}\r\n"
+        self.writer.write(f"{head}{token}Connection: close\r\n\r\n".encode())
         await self.writer.drain()
 
-    async def closed(self) -> int:
+    async def closed(self) -> int | None:
         """Read to its end, and return what a WebSocket would have been closed with."""
         self.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        text = await asyncio.wait_for(self._reader.read(), 10)
+        try:
+            text = await asyncio.wait_for(self._reader.read(), STAYS_SECONDS)
+        except TimeoutError:
+            return None
         last = json.loads(text.rpartition(b"data: ")[2].splitlines()[0])
         assert last["type"] == "closed", last["type"]
         return int(last["code"])
@@ -73,9 +79,11 @@ async def closed(socket: connect) -> int | None:
     """Read to its end, and return the close code."""
     socket.transport.resume_reading()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(STAYS_SECONDS):
             while True:
                 await socket.recv()
+    except TimeoutError:
+        return None
     except ConnectionClosed as error:
         return error.rcvd.code if error.rcvd else None
 
@@ -123,17 +131,19 @@ async def test_who_reads_nothing_holds_the_others_up_for_a_moment(stack: Stack) 
                 await until(lambda: carol.ids == ["now"], seconds=3, what="a push is served")
                 assert not bob.ids, "a page waits for room"
                 await until(
-                    lambda: held.closed == 2 * UNREAD,
+                    lambda: len(bob.ids) == 3,
                     seconds=PAGES_HELD_SECONDS_MAX + 3,
-                    what="who reads nothing is closed",
+                    what="the newcomer is served",
                 )
-                await until(lambda: len(bob.ids) == 3, seconds=3, what="the newcomer is served")
-                assert time.monotonic() - began_at < PAGES_HELD_SECONDS_MAX + 4
+                assert time.monotonic() - began_at > PAGES_HELD_SECONDS_MAX / 2
                 codes = await asyncio.gather(
                     *(closed(socket) for socket in sockets),
                     *(stream.closed() for stream in streams),
                 )
-                assert codes == [4003] * 2 * UNREAD
+                # As many as make room; the others, which were given theirs last, read on.
+                assert codes.count(4003) == held.closed
+                assert held.closed >= UNREAD
+                assert codes.count(None) == 2 * UNREAD - held.closed
                 assert carol.closed is bob.closed is None
         for stream in streams:
             stream.writer.close()
