@@ -14,6 +14,7 @@ import pytest
 
 from livefeed.cli.running import SAME_SIGNAL_SECONDS
 from tests.integration.test_gateway_workers import free_ports, ops_urls, pids
+from tests.integration.test_held_pages import UnreadEvents, publish_items
 from tests.servers import Process, Stack, http_status, until
 
 LONG_SECONDS = 60
@@ -69,6 +70,19 @@ async def test_a_second_signal_ends_all_workers_at_once(stack: Stack) -> None:
     gateway.signal(signal.SIGTERM)
     await ended_at_once(gateway, signal.SIGTERM)
     assert psutil.wait_procs(workers, timeout=3)[1] == []
+
+
+async def test_a_stream_that_is_not_read_ends_with_the_gateway(stack: Stack) -> None:
+    """It has no time to be told; that is no error of the gateway's."""
+    gateway = await stack.start_gateway()
+    await stack.start_pool()
+    await publish_items(stack, "alice", 64)
+    stream = UnreadEvents(stack)
+    await stream.open()
+    await asyncio.sleep(1)
+    assert await gateway.stop() == 0
+    assert "Traceback" not in gateway.output()
+    stream.writer.close()
 
 
 @contextmanager

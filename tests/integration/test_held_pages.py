@@ -35,7 +35,7 @@ async def publish_items(stack: Stack, user: str, count: int) -> None:
 class UnreadEvents:
     """A stream of events of which nothing is read until `closed` is asked for."""
 
-    def __init__(self, inner: InnerGateway) -> None:
+    def __init__(self, inner: InnerGateway | Stack) -> None:
         self._at = urlsplit(inner.url)
         self._token = inner.token("alice")
         self._reader: asyncio.StreamReader
