@@ -18,7 +18,7 @@ from gateway.heartbeat import Heartbeat
 from gateway.snapshots import SnapshotTurns
 from livefeed.control import Revoked, encode
 from livefeed.revocation import Revocation
-from tests.doors import EventsSession, PollSession
+from tests.doors import DOORS, EventsSession, PollSession, RefusedAtTheDoor
 from tests.inner_gateway import InnerGateway, inner_gateway
 from tests.servers import Stack, until
 
@@ -122,6 +122,30 @@ async def test_a_head_is_refused_as_a_get_is(stack: Stack) -> None:
         "token_invalid": 4,
         "cursor_invalid": 4,
         "cursor_foreign": 4,
+    }
+
+
+@WIRES
+async def test_refusals_of_every_door_are_counted(stack: Stack, wire: str) -> None:
+    """By code, whether before the token was looked at, after it, or for the feed."""
+    gateway = await stack.start_gateway(gateway_wire=wire)
+    assert (await health(gateway.ops_url))["refused"] == {}
+    token = stack.token("alice", feeds=["news"])
+    doors = [door for door in DOORS if door is not PollSession]
+    for door in doors:
+        session = door(stack, "alice", token="no")
+        with pytest.raises(RefusedAtTheDoor):
+            await session.open()
+        await session.aclose()
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers) as client:
+        for path in ("home", "home/events", "home/updates", "HOME", "home/updates?wait=99"):
+            assert (await client.get(f"/v1/feeds/{path}")).status_code >= 400
+    assert (await health(gateway.ops_url))["refused"] == {
+        "token_invalid": len(doors),
+        "feed_forbidden": 3,
+        "feed_invalid": 1,
+        "parameter_invalid": 1,
     }
 
 
