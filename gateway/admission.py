@@ -57,7 +57,7 @@ class Admission:
         self.inside = 0
         """Connections that are in, with those whose handshake is under way."""
         self.refused: dict[str, int] = {}
-        """By error code."""
+        """How often somebody was, by error code."""
         self._warned_at: dict[str, float] = {}
 
     @asynccontextmanager
@@ -76,34 +76,24 @@ class Admission:
             Refused: For its origin, token or feeds.
             Unavailable: It cannot be said now whether its token is good.
         """
-        try:
-            self._check_room(draining=draining, level=level)
-            address = self._check_address(request)
-            # Last: who is refused for what is its own uses up nobody's.
-            self._check_rate()
-        except Overloaded as error:
-            self._count(error)
-            raise
+        self._check_room(draining=draining, level=level)
+        address = self._check_address(request)
+        # Last: who is refused for what is its own uses up nobody's.
+        self._check_rate()
         # Counted before its rights are asked for: that may wait, and others come meanwhile.
         self.inside += 1
         if address is not None:
             self._addresses.add(address)
         try:
-            yield await self._visitor(request)
+            yield await self._check_rights(request)
         finally:
             self.inside -= 1
             if address is not None:
                 self._addresses.remove(address)
 
-    async def _visitor(self, request: HTTPConnection) -> Visitor:
-        try:
-            return await self._check_rights(request)
-        except Refused as error:
-            self._count(error)
-            raise
-
-    def _count(self, error: Overloaded | Refused) -> None:
-        self.refused[error.code] = self.refused.get(error.code, 0) + 1
+    def count(self, code: str) -> None:
+        """Somebody was refused, at whichever door."""
+        self.refused[code] = self.refused.get(code, 0) + 1
 
     def _check_room(self, *, draining: bool, level: str) -> None:
         if draining:

@@ -30,12 +30,13 @@ from gateway.drain import Lifetimes
 from gateway.events import events
 from gateway.fleet import Fleet
 from gateway.head_check import HeadCheck
+from gateway.heartbeat import Heartbeat
 from gateway.hub import Hub
 from gateway.load_level import Load
 from gateway.log_reader import LogReader
 from gateway.long_poll import updates
 from gateway.presence import Presence, PresenceReport
-from gateway.refusals import refusal
+from gateway.refusals import code_of, refusal
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
@@ -74,6 +75,8 @@ class Gateway:
     fleet: Fleet
     load: Load
     snapshots: SnapshotTurns
+    heartbeat: Heartbeat
+    """Of the streams of events: WebSockets have one below the doors."""
     connections: set[Connection]
     draining: bool = False
 
@@ -191,8 +194,12 @@ def ops_app(gateway: Gateway) -> Starlette:
     """The app that balancers and people on the host reach."""
 
     async def health(_request: Request) -> Response:
-        connections = len(gateway.connections)
-        body = {"status": "ok", "connections": connections, "load": gateway.load.described()}
+        body = {
+            "status": "ok",
+            "connections": len(gateway.connections),
+            "refused": gateway.admission.refused,
+            "load": gateway.load.described(),
+        }
         return JSONResponse(body)
 
     async def readiness(_request: Request) -> Response:
@@ -220,6 +227,7 @@ class _Door:
         except (Refused, Overloaded, Unavailable) as error:
             if isinstance(error, Unavailable):
                 logger.warning("%s is refused: %s", scope["path"], error)
+            self._gateway.admission.count(code_of(error))
             await refusal(error)(scope, receive, send)
 
 

@@ -5,17 +5,17 @@ Behind each of them is a connection like that of a WebSocket: one recovery path,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.types import Receive
+from starlette.types import Receive, Send
 
 from gateway.connection import Connection
 from livefeed.access import Principal
-from livefeed.cursor import Cursor
+from livefeed.cursor import Cursor, resolve
 from livefeed.errors import Refused
 from livefeed.filters import Types
 from livefeed.identity import is_feed
@@ -46,11 +46,7 @@ class Visit:
         return gateway.connection(self.principal, self.epoch, self.types)
 
     def begin(self, gateway: Gateway, connection: Connection) -> None:
-        """Greet the client and follow its feed from its cursor.
-
-        Raises:
-            CursorRefused: It is not one, or another user's; nothing was written yet.
-        """
+        """Greet the client and follow its feed from its cursor, which `visit` has checked."""
         cursor = self.cursor
         field = None if cursor is None else CursorField(cursor.epoch, dict(cursor.positions))
         connection.establish([])
@@ -64,7 +60,7 @@ async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
 
     Raises:
         Overloaded: There is no room for it now.
-        Refused: For the origin, the token, the feed, the types or a cursor that is none.
+        Refused: For the origin, the token, the feed, the types or a cursor that is not its own.
         Unavailable: The log was not reached yet.
     """
     async with gateway.admit(request) as visitor:
@@ -74,6 +70,11 @@ async def visit(gateway: Gateway, request: Request) -> AsyncIterator[Visit]:
         text = request.headers.get("last-event-id") or request.query_params.get("cursor")
         cursor = parse_position(text)
         epoch = await gateway.reader.known_epoch()
+        # Again: while the authorizer was asked it may have been revoked. From here to the first
+        # frame nothing waits, so what is refused is refused with a status.
+        gateway.revocations.check(principal)
+        if cursor is not None:
+            resolve(cursor, epoch=epoch, user_id=principal.user_id)
         yield Visit(principal, feed, visitor.types, cursor, epoch)
 
 
@@ -99,6 +100,12 @@ def served(gateway: Gateway, connection: Connection) -> Iterator[None]:
         yield
     finally:
         gateway.left(connection)
+
+
+async def answer_head(send: Send, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Answer a `HEAD`: what a `GET` would begin with, and nothing to wait for."""
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def gone(receive: Receive) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from livefeed.websocket import TEXT, frame
 
 EXTENSION: Final = "livefeed.frames"
 """The ASGI extension of a websocket scope through which ready-made frames are written: a dict with
 a `FrameWriter` as `writer`."""
+WAITING_EXTENSION: Final = "livefeed.waiting"
+"""The one of a scope of HTTP that tells how much of an answer waits in the transport: a dict with a
+function as `bytes`."""
 
 
 class Frame:
@@ -30,6 +33,12 @@ class Frame:
     def payload(self) -> bytes:
         """What it carries."""
         return self.wire[len(self.wire) - self.payload_bytes :]
+
+
+def waiting_bytes(scope: Mapping[str, Any]) -> Callable[[], int] | None:
+    """How many bytes of a request's answer wait in the transport; None where nobody tells."""
+    extension = scope.get("extensions", {}).get(WAITING_EXTENSION)
+    return None if extension is None else extension["bytes"]
 
 
 class FrameWriter(Protocol):

@@ -16,6 +16,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.frames import WAITING_EXTENSION
 from gateway.heartbeat import Heartbeat
 from gateway.primitives import allowance
 from gateway.wire import WebSocketWire
@@ -94,6 +95,8 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        waiting: dict[object, object] = {"bytes": self.transport.get_write_buffer_size}
+        self.scope["extensions"] = {WAITING_EXTENSION: waiting}
         if self._head_deadline is None:
             self._await_head()
 

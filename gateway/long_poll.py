@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Send
 
-from gateway.door import gone, served, visit
+from gateway.door import answer_head, gone, served, visit
 from gateway.frames import Frame
 from gateway.waits import first_of
 from livefeed.errors import Unavailable
@@ -19,6 +19,8 @@ from livefeed.protocol import CloseCode
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
+
+_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
 
 async def updates(gateway: Gateway, request: Request, send: Send) -> None:
@@ -31,6 +33,9 @@ async def updates(gateway: Gateway, request: Request, send: Send) -> None:
     """
     wait = parse_wait(request.query_params)
     async with visit(gateway, request) as asked:
+        if request.method == "HEAD":
+            await answer_head(send, _HEADERS)
+            return
         connection = asked.connection(gateway)
         answer = Answer(asked.reached())
         socket = connection.socket = AnswerSocket(answer)
@@ -39,8 +44,8 @@ async def updates(gateway: Gateway, request: Request, send: Send) -> None:
             await first_of(socket.enough(wait), gone(request.receive))
     if answer.empty and not answer.caught_up:
         raise Unavailable("gateway", "the log was not read in time for a long poll")
-    headers = {"Cache-Control": "no-store"}
-    response = Response(answer.body(), media_type="application/json", headers=headers)
+    response = Response(answer.body())
+    response.raw_headers += _HEADERS
     await response(request.scope, request.receive, send)
 
 

@@ -36,11 +36,16 @@ Refusal = Refused | Overloaded | Unavailable
 """What a request may be refused with: for ever, or for a while."""
 
 
+def code_of(error: Refusal) -> str:
+    """The code that the client is told."""
+    return "unavailable" if isinstance(error, Unavailable) else error.code
+
+
 def refusal(error: Refusal) -> Response:
     """The answer to a request that is refused."""
-    if isinstance(error, Unavailable):
-        return _problem("unavailable", ERRORS["unavailable"])
-    return _problem(error.code, error.detail)
+    code = code_of(error)
+    # What is away, and how it failed, is no client's business.
+    return _problem(code, ERRORS[code] if isinstance(error, Unavailable) else error.detail)
 
 
 def _problem(code: str, message: str) -> Response:

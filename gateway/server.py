@@ -73,10 +73,12 @@ class Access(NamedTuple):
 
 
 class _Refusals(logging.Filter):
-    """Drops what uvicorn says of each request that was refused with a status of ours."""
+    """Drops what uvicorn says of requests that we refused, or that it cancelled as it left."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log the record."""
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return False
         message = record.getMessage()
         return not any(words in message for words in REFUSALS)
 
@@ -136,6 +138,8 @@ def build_gateway(
         fleet=Fleet(nats, name, connections, policy),
         load=Load(nats, name, settings),
         snapshots=SnapshotTurns(),
+        # A comment comes in the second round without anything else.
+        heartbeat=Heartbeat(HEARTBEAT_SECONDS / 2),
         connections=connections,
     )
 

@@ -39,16 +39,24 @@ class PageQuery:
 
 
 class SnapshotTurns:
-    """A few snapshots are made at once; the other requests wait, and no more than so many."""
+    """A few snapshots are made at once; the other requests wait, and no more than so many.
 
-    def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
+    Args:
+        at_once: How many are made at once.
+        waiting_max: How many requests may wait.
+    """
+
+    def __init__(
+        self, at_once: int = SNAPSHOTS_AT_ONCE, waiting_max: int = SNAPSHOTS_WAITING_MAX
+    ) -> None:
+        self._turns = asyncio.Semaphore(at_once)
+        self._waiting_max: Final = waiting_max
         self._waiting = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn, which lasts as long as the context; raises Overloaded."""
-        if self._waiting >= SNAPSHOTS_WAITING_MAX:
+        if self._waiting >= self._waiting_max:
             raise Overloaded("busy", ERRORS["busy"])
         self._waiting += 1
         try:

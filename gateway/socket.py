@@ -154,12 +154,25 @@ class DirectSocket:
 
 
 class OutboxSocket:
-    """Queues frames for a task of its own, which sends them over ASGI."""
+    """Queues frames for a task of its own, which sends them over ASGI.
+
+    Args:
+        sink: What they are sent through.
+        on_room: Called whenever there is room again.
+        waiting: Tells how many bytes wait behind the sink, where anybody can.
+    """
 
     write = None
 
-    def __init__(self, sink: Sink, *, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        on_room: Callable[[], None],
+        waiting: Callable[[], int] | None = None,
+    ) -> None:
         self._sink = sink
+        self._waiting = waiting
         self._on_room: Callable[[], None] | None = on_room
         self._outbox: deque[Frame] = deque()
         self._bytes = 0
@@ -205,8 +218,14 @@ class OutboxSocket:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that were sent and are not written yet."""
-        return self._bytes
+        """Bytes that were sent and are not taken by the system yet.
+
+        Without `waiting` what is in the server's transport is left out, for plain ASGI does not
+        tell it: at most one frame above the mark of 64 KiB where the server has its writers wait.
+        """
+        if self.closed:
+            return 0
+        return self._bytes + (0 if self._waiting is None else self._waiting())
 
     def cut(self, code: CloseCode, reason: str) -> None:
         """Close without what is in the outbox."""
@@ -221,7 +240,7 @@ class OutboxSocket:
     def end(self) -> None:
         """Stop writing."""
         self.closed = True
-        self._on_room = None
+        self._on_room = self._waiting = None
         if self._last_moment is not None:
             self._last_moment.cancel()
             self._last_moment = None

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.admission import Visitor
 from gateway.auth import offered_subprotocols
 from gateway.connection import Connection
-from gateway.refusals import refusal
+from gateway.refusals import code_of, refusal
 from gateway.socket import open_socket
 from livefeed.admission import TokenBucket
 from livefeed.errors import AccessRefused, FrameRefused, Overloaded, Refused, Unavailable
@@ -47,6 +47,7 @@ async def serve(gateway: Gateway, websocket: WebSocket) -> None:
         except (Refused, Overloaded, Unavailable) as error:
             if isinstance(error, Unavailable):
                 logger.warning("a client was refused: %s", error)
+            gateway.admission.count(code_of(error))
             await websocket.send_denial_response(refusal(error))
             return
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered_subprotocols(websocket) else None

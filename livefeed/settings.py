@@ -126,7 +126,8 @@ class Settings(BaseSettings):
         20_000,
         ge=1,
         description="Connections of one gateway; more are refused with 503 `full`. Each takes "
-        "about 30 KiB and a file descriptor.",
+        "about 30 KiB and a file descriptor: the gateway takes all that the hard limit of open "
+        "files gives, and warns at the start when that is not 100 more than this.",
     )
     connections_per_address_max: int = Field(
         1_000,

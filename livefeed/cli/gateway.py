@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import click
@@ -10,8 +11,10 @@ from gateway.server import Access, build_gateway, run_gateway
 from livefeed.adapters.key_set import KeySet
 from livefeed.cli.environment import command_settings
 from livefeed.cli.gateway_workers import inherited_doors, is_worker, run_workers
+from livefeed.cli.open_files import raise_open_files, too_few_open_files
 from livefeed.cli.plugins import authorize_function
 from livefeed.cli.running import (
+    leave_now,
     leave_on_signals,
     log_to_stderr,
     nats_connection,
@@ -21,6 +24,8 @@ from livefeed.cli.running import (
 )
 from livefeed.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 
 @click.command("gateway")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port for clients.")
@@ -29,7 +34,7 @@ from livefeed.settings import Settings
     "--workers", type=click.IntRange(1, 64), help="Processes that share the port for clients."
 )
 def command(port: int | None, ops_port: int | None, workers: int | None) -> None:
-    """Serve WebSockets and snapshots until told to leave, then drain."""
+    """Serve WebSockets and snapshots until told to leave, then drain; told again, leave at once."""
     log_to_stderr()
     settings = command_settings(gateway_port=port, ops_port=ops_port, gateway_workers=workers)
     several = settings.gateway_workers > 1 and not is_worker()
@@ -37,7 +42,11 @@ def command(port: int | None, ops_port: int | None, workers: int | None) -> None
 
 
 async def _serve(settings: Settings) -> None:
-    leave = leave_on_signals()
+    # Of several processes the parent hears both; a manager may well signal all of them, too.
+    leave = leave_on_signals(None if is_worker() else leave_now)
+    warning = too_few_open_files(raise_open_files(), settings.connections_max)
+    if warning is not None:
+        logger.warning("%s", warning)
     access = Access(_key_set(settings), authorize_function(settings))
     doors = inherited_doors(leave)
     async with (

@@ -19,7 +19,7 @@ from typing import Final
 
 from gateway.listening import Doors, listen, listen_beside, reserve
 from livefeed.adapters.process import Child, Launch
-from livefeed.cli.running import leave_on_signals
+from livefeed.cli.running import leave_now, leave_on_signals
 from livefeed.cli.supervisor import Supervisor, our_command
 from livefeed.errors import LivefeedError, Unavailable
 from livefeed.settings import Settings
@@ -52,6 +52,8 @@ class GatewayWorker:
         self._ops = ops
         self._public: socket.socket | None = None
         self._child: Child | None = None
+        self._children: list[Child] = []
+        """All that may run: also a predecessor that drains, and a successor that starts."""
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -89,6 +91,11 @@ class GatewayWorker:
         """Have it drain and leave; kill it when it does not."""
         if self._child is not None:
             await self._child.stop([(signal.SIGTERM, self._leaving_seconds)])
+
+    def kill(self) -> None:
+        """Kill it, whatever it is doing."""
+        for child in self._children:
+            child.kill()
 
     @property
     def _leaving_seconds(self) -> float:
@@ -129,21 +136,30 @@ class GatewayWorker:
             death_signal=signal.SIGTERM,
             environment=os.environ | own,
         )
-        return Child(our_command("gateway"), launch, keep=descriptors)
+        child = Child(our_command("gateway"), launch, keep=descriptors)
+        self._children = [one for one in self._children if one.exit_code is None] + [child]
+        return child
 
 
 async def run_workers(settings: Settings) -> None:
-    """Run the workers until told to leave, then have all of them drain.
+    """Run the workers until told to leave, then have all of them drain; told again, kill them.
 
     Raises:
         Misconfigured: When a port is taken.
         Unavailable: When a worker does not start the first time.
     """
-    leave, restart = leave_on_signals(), asyncio.Event()
+    workers: list[GatewayWorker] = []
+
+    def at_once(number: signal.Signals) -> None:
+        for worker in workers:
+            worker.kill()
+        leave_now(number)
+
+    leave, restart = leave_on_signals(at_once), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, restart.set)
     supervisor = Supervisor(logger.warning)
     with contextlib.ExitStack() as sockets:
-        workers = list(_workers(settings, sockets))
+        workers += _workers(settings, sockets)
         restarting = asyncio.create_task(_restart(workers, restart), name="restart")
         try:
             await supervisor.start(*((worker.name, worker) for worker in workers))

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final
 
 import uvloop
 
@@ -18,6 +19,12 @@ from livefeed.adapters.postgres.log import renew_epoch_if_changed
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.errors import Unavailable
 from livefeed.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SAME_SIGNAL_SECONDS: Final = 0.3
+"""A signal that follows another so soon is the same one: what runs a command in a terminal, and
+`timeout`, send theirs to the process and to its group."""
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -47,13 +54,34 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
-def leave_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
+def leave_on_signals(at_once: Callable[[signal.Signals], None] | None = None) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set.
+
+    Args:
+        at_once: Called with a second one: whoever sends it does not want to wait.
+    """
     leave = asyncio.Event()
     loop = asyncio.get_running_loop()
+    told_at: float | None = None
+
+    def told(number: signal.Signals) -> None:
+        nonlocal told_at
+        if told_at is None:
+            told_at = loop.time()
+            leave.set()
+        elif at_once is not None and loop.time() - told_at >= SAME_SIGNAL_SECONDS:
+            at_once(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave.set)
+        loop.add_signal_handler(number, told, number)
     return leave
+
+
+def leave_now(number: signal.Signals) -> None:
+    """End by the signal itself, without anything that could be waited for."""
+    logger.warning("told to leave once more: leaving at once")
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 @contextlib.asynccontextmanager
