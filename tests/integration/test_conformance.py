@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 from livefeed_client import FeedState
 
@@ -253,7 +253,10 @@ async def the_log(stack: Stack, user: str, feed: str = "home") -> list[tuple[Any
     finally:
         await pool.close()
     decoded = [
-        (one.channel, *(part and json.loads(part) for part in (one.content, one.engagement)))
+        (
+            one.channel,
+            *(part and msgspec.json.decode(part) for part in (one.content, one.engagement)),
+        )
         for one in sorted(found, key=FeedItem.order)
     ]
     return [(channel, one["id"], one, likes) for channel, one, likes in decoded if one]
