@@ -40,7 +40,7 @@ from gateway.refusals import code_of, refusal
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
-from gateway.snapshots import SnapshotTurns, parse_query, snapshot
+from gateway.snapshots import SnapshotTurns, parse_query, read_snapshot
 from gateway.websocket import serve
 from livefeed.access import Principal
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -236,5 +236,6 @@ async def _feed(gateway: Gateway, request: Request, send: Send) -> None:
     feed = await feed_of(gateway, request, principal)
     query = parse_query(request.query_params)
     async with gateway.snapshots.turn():
-        answer = JSONResponse(await snapshot(gateway.reader, principal, feed, query))
+        body = await read_snapshot(gateway.reader, principal.user_id, feed, query)
+    answer = Response(body, media_type="application/json")
     await answer(request.scope, request.receive, send)

@@ -8,17 +8,20 @@ import random
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from gateway.turn import Place
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
-from livefeed.adapters.postgres.seen import furthest_seen
+from livefeed.adapters.postgres.snapshot_reads import SnapshotPage, read_snapshot_page
 from livefeed.breaker import Breaker, BreakerPolicy
 from livefeed.errors import Unavailable
+from livefeed.feed_view import PageQuery
 from livefeed.limits import GATHERED_BYTES_MAX, PAGE_BYTES_MAX, REPLICA_SECONDS_MAX
 
 logger = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
 
 REPLICA_POLICY: Final = BreakerPolicy(open_seconds_min=0.5, open_seconds_max=10.0)
 """A replica that is away, or behind in all that is asked of it, three times in a row is left alone
@@ -32,7 +35,7 @@ class LogReader:
         self._primary = primary
         self._replica = replica
         self._breaker = Breaker(REPLICA_POLICY)
-        self._given_up: set[asyncio.Task[list[Page]]] = set()
+        self._given_up: set[asyncio.Task[Any]] = set()
         """Reads of the replica that nobody waits for any more."""
         self.epoch: str | None = None
         """The log's, as last read."""
@@ -55,9 +58,31 @@ class LogReader:
         self.epoch = heads.epoch
         return heads
 
-    async def seen(self, user_id: str, channels: Sequence[str], epoch: str) -> dict[str, int]:
-        """How far any device of a user has shown channels; raises Unavailable."""
-        return await furthest_seen(self._primary, user_id, channels, epoch)
+    async def snapshot_page(self, user_id: str, feed: str, query: PageQuery) -> SnapshotPage:
+        """Part of a feed as a user sees it; raises Unavailable.
+
+        Its cursor is of the same moment as its items, so any server that has this log will do,
+        however far behind it is.
+        """
+        epoch, replica = await self.known_epoch(), self._replica
+        if replica is not None and self._breaker.allows(time.monotonic()):
+            try:
+                read = read_snapshot_page(replica, user_id, feed, query)
+                page = await self._in_time(read)
+            except Unavailable as error:
+                logger.warning("a snapshot goes to the primary: %s", error)
+            except BaseException:
+                self._breaker.abandoned(time.monotonic())
+                raise
+            else:
+                if page.epoch == epoch:
+                    self._breaker.succeeded()
+                    return page
+            self._breaker.failed(time.monotonic(), jitter=random.random())
+        with self._noted():
+            page = await read_snapshot_page(self._primary, user_id, feed, query)
+        self.epoch = page.epoch
+        return page
 
     async def pages(
         self, places: Sequence[Place], shares: Sequence[int] | None = None
@@ -127,7 +152,7 @@ class LogReader:
             raise
         self.failing = False
 
-    async def _in_time(self, read: Coroutine[Any, Any, list[Page]]) -> list[Page]:
+    async def _in_time(self, read: Coroutine[Any, Any, Read]) -> Read:
         task = asyncio.create_task(read, name="replica-read")
         try:
             await asyncio.wait({task}, timeout=REPLICA_SECONDS_MAX)
@@ -141,7 +166,7 @@ class LogReader:
             raise Unavailable("replica", f"no answer within {REPLICA_SECONDS_MAX:g} s")
         return task.result()
 
-    def _forget(self, task: asyncio.Task[list[Page]]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._given_up.discard(task)
         if not task.cancelled():
             task.exception()

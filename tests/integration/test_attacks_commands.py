@@ -112,6 +112,12 @@ SNAPSHOTS = {
         "limit=NaN",
     ],
     "a page after what is no place": ["after=", "after=x", "after=W10=", "after=" + "A" * 4_000],
+    "a page of types that there are not, or with a parameter that it has not": [
+        "types=",
+        "types=likes",
+        "offset=50",
+        "limit=50&_=1",
+    ],
 }
 
 

@@ -6,6 +6,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 from livefeed_client import FeedState
 
@@ -13,8 +14,9 @@ from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import read_pages
 from livefeed.channel import channels_of
 from livefeed.cursor import client_epoch
-from livefeed.feed_view import items_of
+from livefeed.feed_view import FeedItem, public_item
 from tests.doors import DOORS, EventsSession, PollSession, RefusedAtTheDoor, Session
+from tests.reference_feed import items_of
 from tests.servers import Stack, until, update
 
 CONTENT = "new_content,content_update"
@@ -243,12 +245,18 @@ async def the_log(stack: Stack, user: str, feed: str = "home") -> list[tuple[Any
         timeout_seconds=10,
         application="tests",
     )
-    found = []
+    found: list[FeedItem] = []
     try:
-        for channel in channels_of(user, feed):
+        for number, channel in enumerate(channels_of(user, feed)):
             (page,) = await read_pages(pool, [(channel, 0)], entries_max=10_000, bytes_max=2**30)
-            found += items_of(channel, page.updates)
+            found += map(public_item, items_of(channel, number, page.updates))
     finally:
         await pool.close()
-    found.sort(key=lambda item: item.order())
-    return [(one.channel, one.id, one.update["content"], one.engagement) for one in found]
+    decoded = [
+        (
+            one.channel,
+            *(part and msgspec.json.decode(part) for part in (one.content, one.engagement)),
+        )
+        for one in sorted(found, key=FeedItem.order)
+    ]
+    return [(channel, one["id"], one, likes) for channel, one, likes in decoded if one]

@@ -143,7 +143,54 @@ async def test_who_reads_nothing_is_cut_and_who_reads_slowly_is_served(stack: St
     slow.close()
 
 
+async def test_a_snapshot_is_continued(stack: Stack) -> None:
+    """Its state and cursor are enough: nothing is sent again, and counters wait for their item."""
+    await stack.start_gateway()
+    await stack.start_pool()
+    likes = [counters(name, 1) for name in ("p1", "late")]
+    await stack.publish([*(update(id=f"p{number}") for number in range(5)), *likes])
+    await stack.settled()
+    snapshot = await stack.snapshot("alice", limit=2)
+    assert len(snapshot.items) == snapshot.unread == 5
+    follower = stack.follow("alice", state=snapshot.state)
+    await follower.caught_up()
+    assert follower.frames_of("feed_updates") == []
+    await stack.publish([update(id="late"), update(id="p0", kind="content_removal")])
+    await until(lambda: set(follower.ids("home")) == {"p1", "p2", "p3", "p4", "late"}, what="it")
+    engaged = {item.id: item.engagement for item in follower.items("home") if item.engagement}
+    assert engaged == {name: {"id": name, "likes": 1} for name in ("p1", "late")}
+
+
+async def test_a_snapshot_may_ask_for_less(stack: Stack) -> None:
+    """A filter is that of the other doors, and hides nothing of where the feed is."""
+    await stack.start_gateway()
+    await stack.start_pool()
+    await stack.publish([update(id="p1"), update(id="p2"), counters("p1", 1)])
+    await stack.settled()
+    await stack.publish([update(id="p2", kind="content_update")])
+    await stack.settled()
+    shown = {}
+    async with httpx.AsyncClient(
+        base_url=stack.url, headers={"Authorization": f"Bearer {stack.token('alice')}"}
+    ) as client:
+        for types in ("new_content", "content_update", "engagement_update", "content_removal"):
+            page = (await client.get("/v1/feeds/home", params={"types": types})).json()
+            shown[types] = [(item["content"] or item["engagement"])["id"] for item in page["items"]]
+            assert page["cursor"].endswith("all/home=0,me/home=4")
+            assert page["unread"] == (types in {"new_content", "content_update"})
+    assert shown == {
+        "new_content": ["p1"],
+        "content_update": ["p2"],
+        "engagement_update": ["p1"],
+        "content_removal": [],
+    }
+
+
 # Helpers.
+
+
+def counters(item: str, likes: int) -> dict[str, Any]:
+    return update(id=item, kind="engagement_update", content={"id": item, "likes": likes})
 
 
 @pytest.fixture

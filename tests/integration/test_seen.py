@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from livefeed.adapters.postgres.pool import Pool
-from livefeed.adapters.postgres.seen import Marker, Seen, furthest_seen, mark_seen
+from livefeed.adapters.postgres.seen import Marker, Seen, mark_seen
 from livefeed.limits import SEEN_DEVICES_MAX
 from tests.doors import WebSocketSession
 from tests.servers import Stack, until, update
@@ -68,6 +68,20 @@ async def channel_of(pool: Pool, name: str, head: int) -> str:
     await pool.fetch("insert into feed_channel (name, seq) values ($1, $2)", name, head)
     ((epoch,),) = await pool.fetch("select epoch from feed_epoch")
     return str(epoch)
+
+
+async def furthest_seen(
+    pool: Pool, user_id: str, channels: list[str], epoch: str
+) -> dict[str, int]:
+    """How far any device of a user has shown channels; one without a marker is left out."""
+    rows = await pool.fetch(
+        "select channel, max(position) as position from feed_seen where user_id = $1"
+        " and channel = any($2::text[]) and epoch = $3 group by channel",
+        user_id,
+        channels,
+        epoch,
+    )
+    return {row["channel"]: row["position"] for row in rows}
 
 
 async def test_markers_only_rise_within_an_epoch(pool: Pool) -> None:

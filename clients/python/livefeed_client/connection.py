@@ -68,6 +68,7 @@ class LiveFeed:
             other errors end the iteration.
         feeds: The names of the feeds to follow.
         cursor: Where to continue; without one everything in the feeds is sent first.
+        state: What to continue with, of a snapshot; it has a cursor of its own.
         on_status: Called with `connected`, `disconnected` or `refused` (a connect that failed), and
             a sentence about it.
         timing: Waits and bounds.
@@ -80,10 +81,12 @@ class LiveFeed:
         token: Token,
         feeds: Sequence[str],
         cursor: Cursor | str | None = None,
+        state: FeedState | None = None,
         on_status: Callable[[str, str], None] | None = None,
         timing: Timing = Timing(),
     ) -> None:
-        self.state = FeedState(Cursor.parse(cursor) if isinstance(cursor, str) else cursor)
+        held = Cursor.parse(cursor) if isinstance(cursor, str) else cursor
+        self.state = FeedState(held) if state is None else state
         self.changes: list[Change] = []
         """What the last frame changed."""
         self._url = url

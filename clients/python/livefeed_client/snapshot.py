@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
 from livefeed_client.address import http_url, is_local
 from livefeed_client.connection import Token, resolve_token
-from livefeed_client.state import Cursor, Item
+from livefeed_client.pages import Page, of_one_epoch, read_snapshot_pages, state_of
+from livefeed_client.state import Cursor, FeedState, Item
 
-PAGES_MAX: Final = 1_000
 ATTEMPTS: Final = 3
 
 
@@ -29,10 +29,14 @@ class SnapshotRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A feed's items in feed order, and the cursor to continue from without missing anything."""
+    """A feed's items in feed order, and the cursor to continue from without missing anything.
+
+    To continue, give `state` to `LiveFeed`: it also holds engagement without content so far.
+    """
 
     items: list[Item]
     cursor: Cursor
+    state: FeedState
     unread: int = 0
     """Items whose content is newer than what any device has shown."""
 
@@ -61,26 +65,24 @@ async def fetch_snapshot(
         timeout=timeout_seconds,
         trust_env=not is_local(url),
     ) as client:
+
+        async def get(parameters: Mapping[str, str]) -> Page:
+            return await _page(client, feed, {"limit": str(limit), **parameters})
+
         for _ in range(ATTEMPTS):
-            pages = await _read_pages(client, feed, limit)
-            # Pages of two epochs do not fit together.
-            if len({Cursor.parse(page["cursor"]).epoch for page in pages}) == 1:
-                return _merge(pages)
+            pages = await read_snapshot_pages(get)
+            if of_one_epoch(pages):
+                state = state_of(pages)
+                return Snapshot(state.items(feed), state.cursor, state, pages[0]["unread"])
     raise SnapshotRefused(503, "unavailable", "the log changed while it was read", retryable=True)
 
 
-async def _read_pages(client: httpx.AsyncClient, feed: str, limit: int) -> list[dict[str, Any]]:
-    pages: list[dict[str, Any]] = []
-    parameters: dict[str, str | int] = {"limit": limit}
-    while len(pages) < PAGES_MAX:
-        answer = await client.get(f"/v1/feeds/{feed}", params=parameters)
-        if answer.status_code != httpx.codes.OK:
-            raise _refusal(answer)
-        pages.append(answer.json())
-        if pages[-1]["next"] is None:
-            break
-        parameters["after"] = pages[-1]["next"]
-    return pages
+async def _page(client: httpx.AsyncClient, feed: str, parameters: Mapping[str, str]) -> Page:
+    answer = await client.get(f"/v1/feeds/{feed}", params=dict(parameters))
+    if answer.status_code != httpx.codes.OK:
+        raise _refusal(answer)
+    page: Page = answer.json()
+    return page
 
 
 def _refusal(answer: httpx.Response) -> SnapshotRefused:
@@ -95,40 +97,4 @@ def _refusal(answer: httpx.Response) -> SnapshotRefused:
         )
     return SnapshotRefused(
         answer.status_code, code, message, retryable=bool(error.get("retryable"))
-    )
-
-
-def _merge(pages: list[dict[str, Any]]) -> Snapshot:
-    """One snapshot of pages that may have been read while the feed changed.
-
-    The first page's cursor holds for all of them: whatever changed since is sent again after it.
-    """
-    newest: dict[tuple[str, str], Item] = {}
-    floors: dict[str, int] = {}
-    for page in pages:
-        for name, floor in page["floor"].items():
-            floors[name] = max(floor, floors.get(name, 0))
-        for item in map(_item, page["items"]):
-            held = newest.get((item.channel, item.id))
-            if held is None or held.seq < item.seq:
-                newest[item.channel, item.id] = item
-    shown = [item for item in newest.values() if item.seq > floors.get(item.channel, 0)]
-    return Snapshot(
-        sorted(shown, key=lambda item: item.place),
-        Cursor.parse(pages[0]["cursor"]),
-        pages[0].get("unread", 0),
-    )
-
-
-def _item(fields: Mapping[str, Any]) -> Item:
-    return Item(
-        channel=fields["channel"],
-        id=fields["content"]["id"],
-        rank=fields["rank"],
-        seq=fields["seq"],
-        content=fields["content"],
-        engagement=fields["engagement"],
-        update_id=fields["updateId"],
-        timestamp=fields["timestamp"],
-        version=fields["version"],
     )

@@ -227,7 +227,8 @@ class _Channel:
         removed = kind == "content_removal"
         facet[item_id] = _Entry(
             seq=seq,
-            rank=update["rank"],
+            # Without content there is none.
+            rank=update["rank"] or 0.0,
             removed=removed,
             content={} if removed else update["content"],
             update_id=update["updateId"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from livefeed.adapters.postgres.pool import Pool
@@ -38,12 +38,6 @@ where placed.place > $3 and gone.user_id = placed.user_id and gone.channel = pla
     and gone.device = placed.device
 """
 
-_FURTHEST: Final = """
-select channel, max(position) as position from feed_seen
-where user_id = $1 and channel = any($2::text[]) and epoch = $3
-group by channel
-"""
-
 
 class Marker(NamedTuple):
     """Whose device, and in which channel."""
@@ -72,15 +66,3 @@ async def mark_seen(pool: Pool, markers: Mapping[Marker, Seen]) -> None:
     new = [(row["user_id"], row["channel"]) for row in written if row["is_new"]]
     if new:
         await pool.fetch(_KEEP, *map(list, zip(*new, strict=True)), SEEN_DEVICES_MAX)
-
-
-async def furthest_seen(
-    pool: Pool, user_id: str, channels: Sequence[str], epoch: str
-) -> dict[str, int]:
-    """How far any device of a user has shown channels; one without a marker is left out.
-
-    Raises:
-        Unavailable: The server is away.
-    """
-    rows = await pool.fetch(_FURTHEST, user_id, list(channels), epoch)
-    return {row["channel"]: row["position"] for row in rows}

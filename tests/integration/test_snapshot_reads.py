@@ -1,0 +1,183 @@
+"""The statement of a snapshot's page on a real PostgreSQL, and the same worked out in Python."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.log_reader import LogReader
+from livefeed.adapters.embedded import PostgresReplica
+from livefeed.adapters.postgres.log import Body, Log
+from livefeed.adapters.postgres.pool import Pool
+from livefeed.adapters.postgres.reads import read_heads, read_pages
+from livefeed.adapters.postgres.seen import Marker, Seen, mark_seen
+from livefeed.adapters.postgres.snapshot_reads import read_snapshot_page
+from livefeed.channel import channels_of
+from livefeed.entry import Entry, EntryKey, born_of, coalesce
+from livefeed.errors import Unavailable
+from livefeed.feed_view import PageQuery
+from livefeed.identity import item_key, update_ref
+from livefeed.order import order_key
+from livefeed.update import KINDS, facet_of
+from tests.conftest import admin
+from tests.reference_feed import Moment, reference_page
+from tests.servers import frozen, until
+
+FEED = "home"
+ITEMS = [f"p{number}" for number in range(12)]
+RANKS = [None, None, -1.5, -0.0, 0.0, 1.0, 1.0, 1e300, -1e300, 5e-324]
+STAMPS = [-(62 * 10**15), -1, 0, 1, 10**6, 1_700_000_000_000_001, 253 * 10**15, 253 * 10**15 + 1]
+"""Microseconds since 1970; the outer ones have more digits than a double."""
+_examples = itertools.count()
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    pool = make_pool(database, "primary")
+    yield pool
+    await pool.close()
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 60))
+@settings(max_examples=60)
+async def test_each_page_is_what_all_the_entries_say(
+    pool: Pool, choices: random.Random, number: int
+) -> None:
+    """Ties, negative ranks and none, births, removals, floors, filters, and what was seen."""
+    user = f"alice{next(_examples)}"
+    feed = f"of-{user}"
+    channels = channels_of(user, feed)
+    await write_anything(Log(pool), channels, choices, number)
+    await raise_floors(pool, channels, choices)
+    moment = await the_log(pool, channels)
+    seen = {name: int(choices.random() * head) for name, head in moment.heads.items()}
+    await mark(pool, user, moment, seen)
+    for kinds in [(0, 1, 3), tuple(sorted(choices.sample((0, 1, 3), choices.randint(1, 3)))), ()]:
+        query = PageQuery(choices.randint(1, 9), None, kinds)
+        while True:
+            page = await read_snapshot_page(pool, user, feed, query)
+            assert page == reference_page(moment, user, feed, query, seen)
+            if not page.more:
+                break
+            query = PageQuery(query.limit, page.items[-1].key, kinds)
+
+
+async def test_another_epochs_markers_do_not_count(pool: Pool) -> None:
+    """Nor another user's."""
+    channels = channels_of("alice", FEED)
+    await write_anything(Log(pool), channels, random.Random(1), 40)
+    moment = await the_log(pool, channels)
+    await mark(pool, "bob", moment, dict(moment.heads))
+    unread = reference_page(moment, "alice", FEED, PageQuery()).unread
+    assert unread > 0
+    assert (await read_snapshot_page(pool, "alice", FEED, PageQuery())).unread == unread
+    await mark(pool, "alice", moment, dict(moment.heads))
+    assert (await read_snapshot_page(pool, "alice", FEED, PageQuery())).unread == 0
+    await pool.fetch("update feed_epoch set epoch = 'restored'")
+    assert (await read_snapshot_page(pool, "alice", FEED, PageQuery())).unread == unread
+
+
+async def test_a_log_without_an_epoch_is_unavailable(pool: Pool) -> None:
+    await pool.fetch("delete from feed_epoch")
+    with pytest.raises(Unavailable):
+        await read_snapshot_page(pool, "alice", FEED, PageQuery())
+
+
+async def test_a_replica_answers_however_far_it_is_behind(
+    database: str, replica_url: str, session_replica: PostgresReplica
+) -> None:
+    """Its cursor is as old as its items; one that hangs or has another log is passed over."""
+    pools = [make_pool(database, "primary"), make_pool(replica_url, "replica")]
+    reader, query = LogReader(*pools), PageQuery()
+    everyones = channels_of("alice", FEED)[1]
+
+    async def head() -> int:
+        return (await reader.snapshot_page("alice", FEED, query)).heads[everyones]
+
+    async with admin(session_replica) as connection:
+        assert await head() == 0
+        await connection.execute("select pg_wal_replay_pause()")
+        try:
+            await pools[0].fetch("insert into feed_channel (name, seq) values ($1, 7)", everyones)
+            assert await head() == 0
+            reader.epoch = "another"
+            assert await head() == 7
+            assert reader.epoch != "another", "the primary said which one it is"
+            assert await head() == 0
+        finally:
+            await connection.execute("select pg_wal_replay_resume()")
+    with frozen(session_replica):
+        assert [await head() for _ in range(20)] == [7] * 20
+
+    async def by_replica() -> bool:
+        return (await LogReader(pools[1], None).heads([everyones])).heads[everyones] == 7
+
+    await until(by_replica, what="the replica is there again")
+    for pool in pools:
+        await pool.close()
+
+
+# Helpers.
+
+
+def make_pool(url: str, dependency: str) -> Pool:
+    return Pool(
+        url, dependency=dependency, connections_max=2, timeout_seconds=30, application="tests"
+    )
+
+
+async def write_anything(
+    log: Log, channels: Iterable[str], choices: random.Random, number: int
+) -> None:
+    """Random updates, in flushes of any size."""
+    names = list(channels)
+    entries: list[tuple[EntryKey, Entry]] = []
+    bodies: dict[bytes, Body] = {}
+    for one in range(number):
+        item, kind = choices.choice(ITEMS), choices.choice((0, 0, 1, 2, 3, 3))
+        stamp, rank = choices.choice(STAMPS), choices.choice(RANKS)
+        ref = update_ref(f"u{one}", item + names[0])
+        version = choices.choice((None, None, one))
+        order = order_key(version=version, timestamp_microseconds=stamp, ref=ref)
+        key = EntryKey(choices.choice(names), item_key(item), facet_of(kind))
+        entries.append((key, Entry(order, kind, rank, born_of(kind, stamp))))
+        body = {"updateType": KINDS[kind], "content": {"id": item, "n": one, "x": "\0"}}
+        bodies[ref] = Body(ref, f"u{one}", json.dumps(body).encode(), 1, 4 * 10**15, None)
+    while entries:
+        size = choices.randint(1, 20)
+        flush, entries = coalesce(entries[:size]), entries[size:]
+        refs = {entry.order.ref for entry in flush.values()}
+        await log.persist(flush, {ref: bodies[ref] for ref in refs})
+
+
+async def raise_floors(pool: Pool, channels: Iterable[str], choices: random.Random) -> None:
+    """The entries at or below a floor are still there, as while `retain` is on its way."""
+    for name in channels:
+        await pool.fetch(
+            "update feed_channel set floor = (seq * $2::float8)::bigint where name = $1",
+            name,
+            choices.choice((0.0, 0.0, 0.3, 1.0)),
+        )
+
+
+async def the_log(pool: Pool, channels: Iterable[str]) -> Moment:
+    """All of it, read through catch-up pages."""
+    names = list(channels)
+    heads = await read_heads(pool, names)
+    pages = await read_pages(pool, [(name, 0) for name in names], entries_max=10_000)
+    entries = {page.channel: page.updates for page in pages}
+    return Moment(heads.epoch, heads.heads, heads.floors, entries)
+
+
+async def mark(pool: Pool, user: str, moment: Moment, seen: dict[str, int]) -> None:
+    markers = {
+        Marker(user, name, "phone"): Seen(moment.epoch, position) for name, position in seen.items()
+    }
+    if markers:
+        await mark_seen(pool, markers)
