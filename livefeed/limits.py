@@ -135,7 +135,16 @@ is read, and who has read nothing for a while is closed with "come back"."""
 PAGES_HELD_SECONDS_MAX: Final = 5.0
 """That while."""
 REPLICA_SECONDS_MAX: Final = 1.0
-"""How long a catch-up waits for the replica before it asks the primary."""
+"""How long a catch-up waits for replicas before it asks the primary."""
+REPLICAS_MAX: Final = 5
+"""Most replicas that one gateway reads."""
+REPLICAS_ASKED_MAX: Final = 2
+"""Replicas that one read asks before the primary: a second one when the first fails or lacks a
+page."""
+REPLICA_LAG_SECONDS_MAX: Final = 2.0
+"""A replica that is further behind is not asked while another one is closer."""
+REPLICA_LOOK_SECONDS: Final = 1.0
+"""How often a gateway looks how far each replica is behind, and how long a look may take."""
 FRAMES_A_SECOND_MAX: Final = 10
 """Most frames of updates to one connection in any second; what does not fit comes from the log, in
 one frame."""
