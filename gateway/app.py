@@ -123,6 +123,7 @@ class Gateway:
 
         self.nats.when_regained(pushes_were_lost)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.reader.run(), name="replicas")
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
@@ -191,8 +192,12 @@ def ops_app(gateway: Gateway) -> Starlette:
     """The app that balancers and people on the host reach."""
 
     async def health(_request: Request) -> Response:
-        connections = len(gateway.connections)
-        body = {"status": "ok", "connections": connections, "load": gateway.load.described()}
+        body = {
+            "status": "ok",
+            "connections": len(gateway.connections),
+            "load": gateway.load.described(),
+            "replicas": gateway.reader.described(),
+        }
         return JSONResponse(body)
 
     async def readiness(_request: Request) -> Response:

@@ -89,7 +89,8 @@ class PrimaryTrack:
             for number, (at, position) in enumerate(self._positions)
             if position > look.replayed
         )
-        seconds = now - lacks_since
+        # As of when the primary was last seen: while it is away nobody falls further behind it.
+        seconds = self._seen_at - lacks_since
         if number == 0:
             # It lacks more than is remembered, so only its newest transaction can tell for how
             # long. Else that is no measure: an idle primary makes it old.

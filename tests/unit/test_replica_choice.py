@@ -90,15 +90,15 @@ def tracked(*positions: tuple[float, int]) -> PrimaryTrack:
         # More than was seen a moment ago.
         (look(400, received=500, age=50.0), Lag(0.0, 0)),
         # It lacks what was written between two looks at the primary: since the later one.
-        (look(299), Lag(1.0, 1)),
-        (look(200, age=3600.0), Lag(1.0, 100)),
-        (look(150), Lag(2.0, 150)),
+        (look(299), Lag(0.0, 1)),
+        (look(200, age=3600.0), Lag(0.0, 100)),
+        (look(150), Lag(1.0, 150)),
         # Cut off from its primary: it has replayed all that it received.
-        (look(100, received=100, age=0.1), Lag(2.0, 200)),
+        (look(100, received=100, age=0.1), Lag(1.0, 200)),
         # It lacks more than is remembered.
-        (look(50), Lag(3.0, 250)),
+        (look(50), Lag(2.0, 250)),
         (look(50, age=40.0), Lag(40.0, 250)),
-        (look(50, age=1.0), Lag(3.0, 250)),
+        (look(50, age=1.0), Lag(2.0, 250)),
         (look(None), None),
     ],
 )
@@ -109,18 +109,20 @@ def test_the_lag_is_told_by_where_the_primary_was(given: Look, expected: Lag | N
 
 
 def test_a_primary_that_is_away_leaves_what_the_replica_says() -> None:
-    """What it has received and not replayed counts then; before the first look nothing is known."""
+    """What it has received and not replayed counts then, and what it lacks grows no older."""
     assert PrimaryTrack().lag(look(1), now=0.0) is None
     track = tracked((1.0, 100))
     later = 1.0 + SILENT_SECONDS_MAX + 0.1
     assert track.lag(look(100, age=9.0), now=later) == Lag(0.0, 0)
     assert track.lag(look(100, received=200, age=9.0), now=later) == Lag(9.0, 0)
+    track = tracked((1.0, 100), (2.0, 200))
+    assert track.lag(look(150), now=2.0) == track.lag(look(150), now=90.0) == Lag(0.0, 50)
 
 
 def test_an_idle_primary_is_not_forgotten_and_a_restored_one_is_another() -> None:
     """One position for however long; a smaller one begins anew."""
     track = tracked(*((float(at), 100) for at in range(10_000)))
-    assert track.lag(look(99), now=10_000.0) == Lag(10_000.0, 1)
+    assert track.lag(look(99), now=10_000.0) == Lag(9_999.0, 1)
     track.note(10_000.0, 40)
     assert track.lag(look(40), now=10_001.0) == Lag(0.0, 0)
 

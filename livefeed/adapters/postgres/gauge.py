@@ -11,7 +11,8 @@ from livefeed.adapters.postgres.pool import UNAVAILABLE
 from livefeed.errors import Unavailable
 from livefeed.replica_choice import Look
 
-_PRIMARY: Final = "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint as position"
+# Not pg_current_wal_lsn: what is not flushed yet is sent to no replica, so none lacks it.
+_PRIMARY: Final = "select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint as position"
 _REPLICA: Final = """
 select pg_is_in_recovery() as follows,
     pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')::bigint as received,
@@ -46,7 +47,7 @@ class Gauge:
         self._connection: asyncpg.Connection | None = None
 
     async def position(self) -> int:
-        """Bytes of write-ahead log that a primary has written; raises Unavailable."""
+        """Bytes of write-ahead log that a primary has flushed; raises Unavailable."""
         return int((await self._row(_PRIMARY))["position"])
 
     async def look(self) -> Look:
