@@ -191,6 +191,22 @@ async def test_a_replica_that_does_not_replay_is_named(stack: Stack, replica_url
     assert paused.checks["replica"]["figures"]["replay_lag_bytes"] > 0
 
 
+async def test_too_few_connections_are_named(stack: Stack, replica_url: str) -> None:
+    """For each server what all processes may open; of several replicas each has its name."""
+    nowhere = f"127.0.0.1:{server_port()}"
+    away = f"postgresql://livefeed:hush@{nowhere}/livefeed"
+    done = await run(stack, replica_urls=[replica_url, away], database_pool_connections=200)
+    lines = done.stdout.splitlines()
+    wrong = [line for line in lines if " replica " in line or " primary " in line]
+    assert "may open 1401 connections, there are 197" in wrong[0]
+    name = replica_url.rpartition("@")[2].partition("/")[0]
+    assert f"{name}: the pools may open 201 connections, there are 197" in wrong[1]
+    assert wrong[2].startswith("unhealthy")
+    assert f"{nowhere}: replica is unavailable" in wrong[2]
+    assert done.stdout.count("lower LIVEFEED_DATABASE_POOL_CONNECTIONS") == 2
+    assert "hush" not in done.stdout
+
+
 async def test_servers_that_are_away_are_named(stack: Stack) -> None:
     """Nobody listens, or the password is wrong: a sentence each, and no secret in it."""
     nowhere = f"127.0.0.1:{server_port()}"

@@ -235,10 +235,11 @@ async def test_a_stopped_replica_and_both(servers: Servers) -> None:
     await servers.replicas[1].stop()
     assert set(await servers.reads(20)) == {"primary"}
     await until(
-        lambda: all(one["breaker"] != "closed" for one in servers.reader.described()),
-        seconds=6,
+        lambda: all(one.looks.state == "open" for one in servers.each),
+        seconds=3 * REPLICA_LOOK_SECONDS + BACK_SECONDS_MAX,
         what="both are known to be away",
     )
+    assert [one["breaker"] for one in servers.reader.described()] == ["open", "open"]
     assert set(await servers.reads(20)) == {"primary"}
     for server in servers.replicas:
         await server.start()
