@@ -305,6 +305,30 @@ async def alter(connection: asyncpg.Connection, conninfo: str) -> None:
     await connection.execute("select pg_reload_conf()")
 
 
+async def test_half_open_lets_one_read_through(servers: Servers) -> None:
+    """Of thirty that begin at once; the others are answered elsewhere meanwhile."""
+    replica = servers.each[0]
+    for _ in range(3):
+        replica.reads.failed(time.monotonic(), jitter=0.0)
+    await servers.by(1)
+    await asyncio.sleep(max(0.0, replica.reads.retry_at() - time.monotonic()))
+    written, answer = await servers.write(), asyncio.Event()
+    fetch, probes = replica.pool.fetch, []
+
+    async def slow(*given: Any) -> Any:
+        probes.append(given)
+        await answer.wait()
+        return await fetch(*given)
+
+    replica.pool.fetch = slow  # type: ignore[method-assign]
+    reads = [asyncio.create_task(servers.read_again(written)) for _ in range(30)]
+    await until(lambda: sum(read.done() for read in reads) == 29, what="all but the probe")
+    assert (len(probes), servers.reader.described()[0]["breaker"]) == (1, "half_open")
+    answer.set()
+    await asyncio.gather(*reads)
+    assert servers.reader.described()[0]["breaker"] == "closed"
+
+
 async def test_reads_without_a_target_need_no_primary(servers: Servers) -> None:
     """Replicas answer while the primary hangs; all of them hanging is said in time; then back."""
 
