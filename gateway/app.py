@@ -126,6 +126,7 @@ class Gateway:
 
         self.nats.when_regained(pushes_were_lost)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.reader.run(), name="replicas")
             tasks.create_task(self.catch_up.run(), name="catch-up")
             tasks.create_task(self.head_check.run(), name="head-check")
             tasks.create_task(self.presence_report.run(), name="presence")
@@ -199,6 +200,7 @@ def ops_app(gateway: Gateway) -> Starlette:
             "connections": len(gateway.connections),
             "refused": gateway.admission.refused,
             "load": gateway.load.described(),
+            "replicas": gateway.reader.described(),
         }
         return JSONResponse(body)
 

@@ -6,43 +6,53 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from gateway.replicas import Replica, Replicas
 from gateway.turn import Place
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.adapters.postgres.snapshot_reads import SnapshotPage, read_snapshot_page
-from livefeed.breaker import Breaker, BreakerPolicy
+from livefeed.breaker import Breaker
 from livefeed.errors import Unavailable
 from livefeed.feed_view import PageQuery
-from livefeed.limits import GATHERED_BYTES_MAX, PAGE_BYTES_MAX, REPLICA_SECONDS_MAX
+from livefeed.limits import (
+    GATHERED_BYTES_MAX,
+    PAGE_BYTES_MAX,
+    REPLICA_SECONDS_MAX,
+    REPLICAS_ASKED_MAX,
+    SNAPSHOT_SECONDS_MAX,
+)
 
 logger = logging.getLogger(__name__)
 
-Read = TypeVar("Read")
-
-REPLICA_POLICY: Final = BreakerPolicy(open_seconds_min=0.5, open_seconds_max=10.0)
-"""A replica that is away, or behind in all that is asked of it, three times in a row is left alone
-for a while: each try costs a read, and of one that hangs `REPLICA_SECONDS_MAX`."""
+T = TypeVar("T")
 
 
 class LogReader:
     """Reads the log: from a replica that is close enough behind, else from the primary."""
 
-    def __init__(self, primary: Pool, replica: Pool | None) -> None:
+    def __init__(self, primary: Pool, replicas: Replicas) -> None:
         self._primary = primary
-        self._replica = replica
-        self._breaker = Breaker(REPLICA_POLICY)
-        self._given_up: set[asyncio.Task[Any]] = set()
-        """Reads of the replica that nobody waits for any more."""
+        self._primary_reads = Breaker()
+        """Of the reads that may go anywhere; those that need the primary try it each time."""
+        self._replicas = replicas
         self.epoch: str | None = None
         """The log's, as last read."""
         self.failing = False
         """Whether the last read of the primary failed."""
         self.replica_pages = 0
         self.primary_pages = 0
+
+    async def run(self) -> None:
+        """Look how the replicas are, until cancelled."""
+        await self._replicas.run()
+
+    def described(self) -> list[dict[str, Any]]:
+        """For people: how the replicas are."""
+        return self._replicas.described()
 
     async def known_epoch(self) -> str:
         """The log's epoch, read if it never was; raises Unavailable.
@@ -64,23 +74,15 @@ class LogReader:
         Its cursor is of the same moment as its items, so any server that has this log will do,
         however far behind it is.
         """
-        epoch, replica = await self.known_epoch(), self._replica
-        if replica is not None and self._breaker.allows(time.monotonic()):
-            try:
-                read = read_snapshot_page(replica, user_id, feed, query)
-                page = await self._in_time(read)
-            except Unavailable as error:
-                logger.warning("a snapshot goes to the primary: %s", error)
-            except BaseException:
-                self._breaker.abandoned(time.monotonic())
-                raise
-            else:
-                if page.epoch == epoch:
-                    self._breaker.succeeded()
-                    return page
-            self._breaker.failed(time.monotonic(), jitter=random.random())
-        with self._noted():
-            page = await read_snapshot_page(self._primary, user_id, feed, query)
+        epoch = await self.known_epoch()
+
+        async def read(pool: Pool) -> SnapshotPage:
+            page = await read_snapshot_page(pool, user_id, feed, query)
+            if page.epoch != epoch and pool is not self._primary:
+                raise Unavailable(pool.dependency, "it has another log")
+            return page
+
+        page = await self.read_anywhere(read, deadline_seconds=SNAPSHOT_SECONDS_MAX)
         self.epoch = page.epoch
         return page
 
@@ -98,7 +100,7 @@ class LogReader:
         """
         most = min(PAGE_BYTES_MAX, GATHERED_BYTES_MAX // len(places))
         bytes_max = [min(most, share) for share in shares or [most] * len(places)]
-        fresh = await self._from_replica(places, bytes_max)
+        fresh = await self._from_replicas(places, bytes_max)
         self.replica_pages += len(fresh)
         stale = [number for number, place in enumerate(places) if place not in fresh]
         if stale:
@@ -111,36 +113,85 @@ class LogReader:
             fresh |= dict(zip(asked, pages, strict=True))
         return [fresh[place] for place in places]
 
-    async def _from_replica(
+    async def read_anywhere(
+        self, read: Callable[[Pool], Awaitable[T]], *, deadline_seconds: float
+    ) -> T:
+        """What a read that needs no target gives at the first server that answers it.
+
+        Asked are replicas that are close behind, then the primary, then replicas that are far
+        behind: their log is old, and better than none. Each has its share of the time that is left.
+
+        Args:
+            read: Reads from one server; what it raises beside Unavailable is raised.
+            deadline_seconds: How long all of them may take together.
+
+        Raises:
+            Unavailable: None has answered.
+        """
+        near, far = self._replicas.to_ask()
+        servers = [
+            *(_Server(one.pool, one.reads) for one in near[:REPLICAS_ASKED_MAX]),
+            _Server(self._primary, self._primary_reads),
+            *(_Server(one.pool, one.reads) for one in far[:REPLICAS_ASKED_MAX]),
+        ]
+        deadline = time.monotonic() + deadline_seconds
+        failed = Unavailable("log", "each server that has it failed a moment ago")
+        for number, server in enumerate(servers):
+            share = (deadline - time.monotonic()) / (len(servers) - number)
+            if share <= 0.0 or not server.breaker.allows(time.monotonic()):
+                continue
+            try:
+                return await _in_time(server, read, share)
+            except Unavailable as error:
+                logger.warning("a read goes to another server: %s", error)
+                failed = error
+        raise failed
+
+    async def _from_replicas(
         self, places: Sequence[Place], bytes_max: Sequence[int]
     ) -> dict[Place, Page]:
-        """The pages that a replica has as the primary has them; it is asked while that helps."""
-        replica = self._replica
-        if replica is None or not self._breaker.allows(time.monotonic()):
+        """The pages that a replica has as the primary has them.
+
+        A second one is asked for what the first one lacks; both within `REPLICA_SECONDS_MAX`.
+        """
+        near, far = self._replicas.to_ask()
+        asked = near[:REPLICAS_ASKED_MAX] or far[:1]
+        if not asked:
             return {}
+        heads = await self.heads([channel for channel, _ in places])
+        shares = dict(zip(places, bytes_max, strict=True))
+        fresh: dict[Place, Page] = {}
+        deadline = time.monotonic() + REPLICA_SECONDS_MAX
+        for number, replica in enumerate(asked):
+            seconds = (deadline - time.monotonic()) / (len(asked) - number)
+            if not shares or seconds <= 0.0:
+                break
+            fresh |= await self._fresh(replica, shares, heads, seconds)
+            shares = {place: most for place, most in shares.items() if place not in fresh}
+        return fresh
+
+    async def _fresh(
+        self, replica: Replica, shares: Mapping[Place, int], heads: Heads, seconds: float
+    ) -> dict[Place, Page]:
+        """The pages that one replica has; none when it fails."""
+        # Only here: in half open whoever asks is the probe, and has to read.
+        if not replica.reads.allows(time.monotonic()):
+            return {}
+
+        async def read(pool: Pool) -> list[Page]:
+            return await read_pages(pool, list(shares), bytes_max=list(shares.values()))
+
         try:
-            heads = await self.heads([channel for channel, _ in places])
-        except BaseException:
-            # It says nothing about the replica.
-            self._breaker.abandoned(time.monotonic())
-            raise
-        try:
-            pages = await self._in_time(read_pages(replica, places, bytes_max=bytes_max))
+            pages = await _in_time(_Server(replica.pool, replica.reads), read, seconds)
         except Unavailable as error:
-            logger.warning("catch-up goes to the primary: %s", error)
-            pages = []
-        except BaseException:
-            self._breaker.abandoned(time.monotonic())
-            raise
+            logger.warning("catch-up goes elsewhere: %s", error)
+            return {}
         fresh = {
             place: page
-            for place, page in zip(places, pages, strict=False)
+            for place, page in zip(shares, pages, strict=True)
             if page.epoch == heads.epoch and page.head >= heads.heads[page.channel]
         }
-        if fresh:
-            self._breaker.succeeded()
-        else:
-            self._breaker.failed(time.monotonic(), jitter=random.random())
+        replica.stale_reads = 0 if fresh else replica.stale_reads + 1
         return fresh
 
     @contextmanager
@@ -152,21 +203,31 @@ class LogReader:
             raise
         self.failing = False
 
-    async def _in_time(self, read: Coroutine[Any, Any, Read]) -> Read:
-        task = asyncio.create_task(read, name="replica-read")
-        try:
-            await asyncio.wait({task}, timeout=REPLICA_SECONDS_MAX)
-        finally:
-            if not task.done():
-                # A server that hangs is not waited for while the read is taken back either.
-                task.cancel()
-                self._given_up.add(task)
-                task.add_done_callback(self._forget)
-        if not task.done():
-            raise Unavailable("replica", f"no answer within {REPLICA_SECONDS_MAX:g} s")
-        return task.result()
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._given_up.discard(task)
-        if not task.cancelled():
-            task.exception()
+class _Server(NamedTuple):
+    """A server to read from."""
+
+    pool: Pool
+    breaker: Breaker
+
+
+async def _in_time(server: _Server, read: Callable[[Pool], Awaitable[T]], seconds: float) -> T:
+    """A read that its server's breaker has let through, within a time; raises Unavailable."""
+    breaker = server.breaker
+    try:
+        async with asyncio.timeout(seconds):
+            found = await read(server.pool)
+    except (Unavailable, TimeoutError) as error:
+        # Not again for each of the reads that began before it opened: the wait would double.
+        if breaker.state != "open":
+            breaker.failed(time.monotonic(), jitter=random.random())
+        if isinstance(error, Unavailable):
+            raise
+        detail = f"no answer within {seconds:.3g} s"
+        raise Unavailable(server.pool.dependency, detail) from error
+    except BaseException:
+        # It says nothing about the server.
+        breaker.abandoned(time.monotonic())
+        raise
+    breaker.succeeded()
+    return found

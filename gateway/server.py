@@ -34,6 +34,7 @@ from gateway.listening import Doors, listen
 from gateway.load_level import Load
 from gateway.log_reader import LogReader
 from gateway.presence import Presence, PresenceReport
+from gateway.replicas import Replicas
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
@@ -105,12 +106,12 @@ def build_gateway(
     settings: Settings,
     nats: Nats,
     primary: Pool,
-    replica: Pool | None,
+    replicas: Replicas,
     access: Access,
 ) -> Gateway:
     """Put the parts together."""
     name = secrets.token_hex(8)
-    reader = LogReader(primary, replica)
+    reader = LogReader(primary, replicas)
     hub, presence, head_check = Hub(nats), Presence(), HeadCheck(reader)
     connections: set[Connection] = set()
     revocations = RevocationWatch(nats, primary)

@@ -13,6 +13,7 @@ from livefeed.health import Check, Figure, Problem, conclude
 POSTGRES_VERSION_MIN: Final = 15
 CONNECTIONS_SHARE_MAX: Final = 0.9
 """The share of the primary's connections that may be taken."""
+CONNECTIONS_MEND: Final = "raise max_connections, or lower LIVEFEED_DATABASE_POOL_CONNECTIONS"
 REPLICA_SECONDS_MAX: Final = 10.0
 """How far a replica may be behind before doctor speaks of it."""
 
@@ -101,14 +102,39 @@ def _unsafe_settings(facts: DatabaseFacts) -> list[Problem]:
 
 
 def _connections(facts: DatabaseFacts, wanted: int) -> list[Problem]:
-    mend = "raise max_connections, or lower LIVEFEED_DATABASE_POOL_CONNECTIONS"
     if facts.connections > CONNECTIONS_SHARE_MAX * facts.connections_max:
         reason = f"{facts.connections} of {facts.connections_max} connections are taken"
-    elif wanted > facts.connections_max:
-        reason = f"the pools may open {wanted} connections, there are {facts.connections_max}"
-    else:
+        return [Problem("degraded", reason, CONNECTIONS_MEND)]
+    return too_few_connections(wanted=wanted, there_are=facts.connections_max)
+
+
+def too_few_connections(*, wanted: int, there_are: int) -> list[Problem]:
+    """What is wrong when the pools may open more connections than a server has."""
+    if wanted <= there_are:
         return []
-    return [Problem("degraded", reason, mend)]
+    reason = f"the pools may open {wanted} connections, there are {there_are}"
+    return [Problem("degraded", reason, CONNECTIONS_MEND)]
+
+
+def primary_connections(
+    *, gateways: int, worker_processes: int, pool_connections: int, has_replicas: bool
+) -> int:
+    """What all processes of one computer may open to the primary together.
+
+    Args:
+        gateways: Processes of the gateway.
+        worker_processes: Most workers of each function, for high and again for the other lanes.
+        pool_connections: Of each process.
+        has_replicas: Whether gateways look where the primary is, each with one connection more.
+    """
+    # Beside the workers: the pool that starts them, and retain or a command.
+    others = 2 * 2 * worker_processes + 2
+    return (gateways + others) * pool_connections + (gateways if has_replicas else 0)
+
+
+def replica_connections(*, gateways: int, pool_connections: int) -> int:
+    """What the gateways of one computer may open to a replica; nobody else reads one."""
+    return gateways * (pool_connections + 1)
 
 
 def schema(facts: DatabaseFacts, *, latest: str) -> Check:
@@ -146,15 +172,22 @@ def epoch(facts: DatabaseFacts) -> Check:
     return conclude("epoch", problems, healthy=healthy, figures=figures)
 
 
-def replica(facts: DatabaseFacts, replay: ReplayFacts, *, epoch_wanted: str | None) -> Check:
+def replica(
+    facts: DatabaseFacts,
+    replay: ReplayFacts,
+    *,
+    epoch_wanted: str | None,
+    connections_wanted: int,
+) -> Check:
     """Whether the replica follows this primary, closely.
 
     Args:
         facts: The replica.
         replay: How far it is behind.
         epoch_wanted: The primary's epoch; None when that is not known.
+        connections_wanted: What the gateways that we know of may open together.
     """
-    problems = []
+    problems = _connections(facts, connections_wanted)
     if not facts.in_recovery:
         reason = "it takes writes: it was promoted, and follows nobody"
         mend = "set LIVEFEED_DATABASE_URL to it, or make it a replica again"
@@ -163,7 +196,7 @@ def replica(facts: DatabaseFacts, replay: ReplayFacts, *, epoch_wanted: str | No
         problems += _replay(replay)
     if epoch_wanted is not None and facts.epoch != epoch_wanted:
         reason = "its epoch is not the primary's: it is far behind, or another log"
-        mend = "set LIVEFEED_REPLICA_URL to a replica of the primary"
+        mend = "name a replica of the primary in LIVEFEED_REPLICA_URLS"
         problems.append(Problem("degraded", reason, mend))
     seconds = round(replay.seconds_behind, 1)
     figures: dict[str, Figure] = {"version": facts.version, "replay_lag_seconds": seconds}

@@ -135,7 +135,16 @@ is read, and who has read nothing for a while is closed with "come back"."""
 PAGES_HELD_SECONDS_MAX: Final = 5.0
 """That while."""
 REPLICA_SECONDS_MAX: Final = 1.0
-"""How long a catch-up waits for the replica before it asks the primary."""
+"""How long a catch-up waits for replicas before it asks the primary."""
+REPLICAS_MAX: Final = 5
+"""Most replicas that one gateway reads."""
+REPLICAS_ASKED_MAX: Final = 2
+"""Replicas that one read asks before the primary: a second one when the first fails or lacks a
+page."""
+REPLICA_LAG_SECONDS_MAX: Final = 2.0
+"""A replica that is further behind is not asked while another one is closer."""
+REPLICA_LOOK_SECONDS: Final = 1.0
+"""How often a gateway looks how far each replica is behind, and how long a look may take."""
 FRAMES_A_SECOND_MAX: Final = 10
 """Most frames of updates to one connection in any second; what does not fit comes from the log, in
 one frame."""
@@ -165,6 +174,8 @@ POLL_WAIT_SECONDS_MAX: Final = 30
 """The longest wait of a long poll."""
 POLL_READ_SECONDS_MAX: Final = 10
 """How long a long poll waits for the log, however short its own wait is."""
+SNAPSHOT_SECONDS_MAX: Final = 0.45
+"""How long a snapshot may take: so long servers are asked, then an old one is sent, or an error."""
 SNAPSHOTS_AT_ONCE: Final = 4
 """Answers of `GET /v1/feeds/{feed}` that a gateway makes at once."""
 SNAPSHOTS_WAITING_MAX: Final = 1_000

@@ -20,6 +20,7 @@ from livefeed.limits import (
     LANE_MESSAGE_BYTES_MAX,
     LOAD_SAMPLE_SECONDS,
     MIB,
+    REPLICAS_MAX,
     WORKER_MEMORY_BYTES_MAX,
 )
 from livefeed.load import with_bounds
@@ -54,14 +55,26 @@ class Settings(BaseSettings):
         "`target_session_attrs=read-write` behind them, a standby that is promoted is found.",
         repr=False,
     )
-    replica_url: str | None = Field(
-        None,
-        description="A streaming replica; catch-up reads go there while it has what the primary "
-        "has, else to the primary.",
+    replica_urls: list[str] = Field(
+        [],
+        max_length=REPLICAS_MAX,
+        description=f"JSON list of up to {REPLICAS_MAX} streaming replicas; catch-up reads go to "
+        "those that have what the primary has, else to the primary.",
         repr=False,
     )
     database_pool_connections: int = Field(
-        8, ge=1, le=200, description="Connections to Postgres of one process; more calls wait."
+        8,
+        ge=1,
+        le=200,
+        description="Connections of one process to each Postgres server; more calls wait. A "
+        "gateway with replicas has one more to each, to look how far it is.",
+    )
+    database_wait_seconds: float = Field(
+        2.0,
+        gt=0,
+        le=60,
+        description="How long a call waits for one of them; then it fails and is tried again. "
+        "Less than `LIVEFEED_DATABASE_TIMEOUT_SECONDS`.",
     )
     database_timeout_seconds: float = Field(
         5.0, gt=0, le=60, description="The longest statement; longer ones fail and are tried again."
@@ -278,14 +291,26 @@ class Settings(BaseSettings):
             raise ValueError(
                 "LIVEFEED_WORKER_IDLE_SECONDS must not exceed LIVEFEED_WORKER_LIFE_SECONDS"
             )
-        for name, url in (("DATABASE", self.database_url), ("REPLICA", self.replica_url)):
-            if url is not None and urlsplit(url).scheme not in {"postgresql", "postgres"}:
-                raise ValueError(f"LIVEFEED_{name}_URL must start with postgresql://")
+        self._check_servers()
         try:
             list(map(ip_network, self.trusted_proxies))
         except ValueError as error:
             raise ValueError(f"LIVEFEED_TRUSTED_PROXIES: {error}") from error
         return self
+
+    def _check_servers(self) -> None:
+        named = [("LIVEFEED_DATABASE_URL", self.database_url)]
+        named += [("each of LIVEFEED_REPLICA_URLS", url) for url in self.replica_urls]
+        for name, url in named:
+            if urlsplit(url).scheme not in {"postgresql", "postgres"}:
+                raise ValueError(f"{name} must start with postgresql://")
+        if len(set(self.replica_urls)) < len(self.replica_urls):
+            raise ValueError("LIVEFEED_REPLICA_URLS names a replica twice")
+        if self.database_wait_seconds >= self.database_timeout_seconds:
+            # Else who waits for a connection has no time left to use it.
+            raise ValueError(
+                "LIVEFEED_DATABASE_WAIT_SECONDS must be less than LIVEFEED_DATABASE_TIMEOUT_SECONDS"
+            )
 
     def _check_key_source(self, location: str) -> None:
         if self.jwt_public_key is not None:

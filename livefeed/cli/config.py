@@ -12,7 +12,7 @@ from livefeed.cli.environment import command_settings
 from livefeed.settings import Settings
 
 SECRETS = {"jwt_secret", "jwt_private_key"}
-URLS = {"nats_url", "database_url", "replica_url"}
+URLS = {"nats_url", "database_url", "replica_urls"}
 
 
 @click.command("config")
@@ -36,7 +36,11 @@ def _shown(name: str, value: Any) -> Any:
         return None
     if name in SECRETS:
         return "(set)"
-    return _without_password(value) if name in URLS else value
+    if name not in URLS:
+        return value
+    if isinstance(value, list):
+        return [_without_password(url) for url in value]
+    return _without_password(value)
 
 
 def _without_password(url: str) -> str:

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import click
@@ -26,6 +26,7 @@ from livefeed.cli.environment import command_settings, default_data_directory, r
 from livefeed.cli.running import run
 from livefeed.errors import LivefeedError, Unavailable
 from livefeed.health import Check, FunctionFacts, GatewayFacts, Part, Report
+from livefeed.replica_choice import server_name
 from livefeed.settings import Settings
 from livefeed.topology import LANE_STREAM, UPDATES, streams
 
@@ -44,7 +45,7 @@ JETSTREAM_MEND: Final = "see broker; in a cluster, start a majority of its serve
 PRIMARY_MEND: Final = (
     "start PostgreSQL (`livefeed up` has one), or set LIVEFEED_DATABASE_URL to where it is"
 )
-REPLICA_MEND: Final = "start the replica, or remove LIVEFEED_REPLICA_URL"
+REPLICA_MEND: Final = "start the replica, or remove it from LIVEFEED_REPLICA_URLS"
 
 
 @click.command("doctor")
@@ -180,42 +181,63 @@ async def _workers(connection: Connection) -> Check:
 
 async def _postgres(settings: Settings, *, gateways: int) -> list[Check]:
     """The primary first: how far the replica is behind is measured against it."""
-    # Gateways, the workers of deliver, and the pool or a command beside them.
-    processes = gateways + settings.worker_processes_max + 1
     try:
         async with asyncio.timeout(CHECK_SECONDS_MAX):
             facts = await postgres_facts.database_facts(settings.database_url, "primary")
     except (Unavailable, TimeoutError) as error:
         checks = health.unavailable(["primary", "schema", "epoch"], _told(error), PRIMARY_MEND)
-        return [*checks, *await _replica(settings, None)]
-    wanted = processes * settings.database_pool_connections
+        return [*checks, *await _replicas(settings, None, gateways)]
+    wanted = database_health.primary_connections(
+        gateways=gateways,
+        worker_processes=settings.worker_processes_max,
+        pool_connections=settings.database_pool_connections,
+        has_replicas=bool(settings.replica_urls),
+    )
     return [
         database_health.primary(facts, connections_wanted=wanted),
         database_health.schema(facts, latest=latest_revision()),
         database_health.epoch(facts),
-        *await _replica(settings, facts),
+        *await _replicas(settings, facts, gateways),
+    ]
+
+
+async def _replicas(
+    settings: Settings, primary: database_health.DatabaseFacts | None, gateways: int
+) -> list[Check]:
+    """One check for each, named where there are several."""
+    if not settings.replica_urls:
+        return [Check("replica", "healthy", "none is configured")]
+    wanted = database_health.replica_connections(
+        gateways=gateways, pool_connections=settings.database_pool_connections
+    )
+    checks = await asyncio.gather(
+        *(
+            _one("replica", _replica(url, primary, wanted), REPLICA_MEND)
+            for url in settings.replica_urls
+        )
+    )
+    if len(checks) == 1:
+        return checks
+    names = map(server_name, settings.replica_urls)
+    return [
+        replace(check, reason=f"{name}: {check.reason}")
+        for name, check in zip(names, checks, strict=True)
     ]
 
 
 async def _replica(
-    settings: Settings, primary: database_health.DatabaseFacts | None
-) -> list[Check]:
-    url = settings.replica_url
-    if url is None:
-        return [Check("replica", "healthy", "none is configured")]
-
-    async def check() -> Check:
-        replay, facts = await asyncio.gather(
-            postgres_facts.replay_facts(
-                url, primary_position=primary.position if primary else None
-            ),
-            postgres_facts.database_facts(url, "replica"),
-        )
-        return database_health.replica(
-            facts, replay, epoch_wanted=primary.epoch if primary else None
-        )
-
-    return await _all(REPLICA_MEND, replica=check())
+    url: str, primary: database_health.DatabaseFacts | None, connections_wanted: int
+) -> Check:
+    replay, facts = await asyncio.gather(
+        postgres_facts.replay_facts(url, primary_position=primary.position if primary else None),
+        postgres_facts.database_facts(url, "replica"),
+    )
+    return database_health.replica(
+        facts,
+        replay,
+        epoch_wanted=primary.epoch if primary else None,
+        connections_wanted=connections_wanted,
+    )
 
 
 async def _gateways(settings: Settings, ports: list[int]) -> list[Check]:

@@ -13,13 +13,14 @@ from livefeed.cli.environment import command_settings
 from livefeed.cli.gateway_workers import inherited_doors, is_worker, run_workers
 from livefeed.cli.open_files import raise_open_files, too_few_open_files
 from livefeed.cli.plugins import authorize_function
+from livefeed.cli.replicas import replica_pools
+from livefeed.cli.room import with_room_checked
 from livefeed.cli.running import (
     leave_now,
     leave_on_signals,
     log_to_stderr,
     nats_connection,
     primary_pool,
-    replica_pool,
     run,
 )
 from livefeed.settings import Settings
@@ -38,7 +39,9 @@ def command(port: int | None, ops_port: int | None, workers: int | None) -> None
     log_to_stderr()
     settings = command_settings(gateway_port=port, ops_port=ops_port, gateway_workers=workers)
     several = settings.gateway_workers > 1 and not is_worker()
-    run(run_workers(settings) if several else _serve(settings))
+    work = run_workers(settings) if several else _serve(settings)
+    # One of several processes speaks for all.
+    run(work if is_worker() else with_room_checked(settings, work))
 
 
 async def _serve(settings: Settings) -> None:
@@ -52,9 +55,9 @@ async def _serve(settings: Settings) -> None:
     async with (
         nats_connection(settings, "livefeed-gateway") as nats,
         primary_pool(settings, "livefeed-gateway") as primary,
-        replica_pool(settings, "livefeed-gateway") as replica,
+        replica_pools(settings, "livefeed-gateway") as replicas,
     ):
-        gateway = build_gateway(settings, nats, primary, replica, access)
+        gateway = build_gateway(settings, nats, primary, replicas, access)
         await run_gateway(settings, gateway, leave, doors)
 
 

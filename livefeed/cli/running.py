@@ -102,6 +102,7 @@ async def primary_pool(settings: Settings, application: str) -> AsyncIterator[Po
         dependency="primary",
         connections_max=settings.database_pool_connections,
         timeout_seconds=settings.database_timeout_seconds,
+        wait_seconds=settings.database_wait_seconds,
         application=application,
         on_connect=renew_epoch_if_changed,
     )
@@ -122,22 +123,3 @@ async def reached_primary(settings: Settings, application: str) -> AsyncIterator
                 raise
             mend = "start it with `livefeed up`, or set LIVEFEED_DATABASE_URL"
             raise Unavailable(error.dependency, f"{error.detail}; {mend}") from error
-
-
-@contextlib.asynccontextmanager
-async def replica_pool(settings: Settings, application: str) -> AsyncIterator[Pool | None]:
-    """The same for the replica, if there is one."""
-    if settings.replica_url is None:
-        yield None
-        return
-    pool = Pool(
-        settings.replica_url,
-        dependency="replica",
-        connections_max=settings.database_pool_connections,
-        timeout_seconds=settings.database_timeout_seconds,
-        application=application,
-    )
-    try:
-        yield pool
-    finally:
-        await pool.close()

@@ -104,7 +104,7 @@ async def test_a_replica_that_fails_and_takes_over(
     """Behind, hanging, gone: the primary answers. Promoted, its log is another one: a reset."""
     primary, replica = own_servers.postgres, await own_servers.start_replica()
     url = urlsplit(primary.url)
-    own_stack.settings["replica_url"] = replica.url
+    own_stack.settings["replica_urls"] = [replica.url]
     own_stack.settings["database_url"] = (
         f"postgresql://{url.netloc},127.0.0.1:{replica.port}{url.path}"
         "?target_session_attrs=read-write"

@@ -21,6 +21,7 @@ from gateway.authorizer import Authorize
 from gateway.fleet import Fleet
 from gateway.listening import listen
 from gateway.load_level import Load
+from gateway.replicas import Replicas
 from gateway.revocations import RevocationWatch
 from gateway.server import Access, build_gateway, make_server
 from gateway.sessions import Sessions
@@ -330,7 +331,7 @@ async def gateway_here(stack: Stack, authorize: Authorize) -> AsyncIterator[tupl
     with listen("127.0.0.1", 0, "LIVEFEED_GATEWAY_PORT") as door:
         async with primary(stack) as pool, asyncio.TaskGroup() as tasks:
             access = Access(authorize=authorize)
-            gateway = build_gateway(settings, await stack.nats(), pool, None, access)
+            gateway = build_gateway(settings, await stack.nats(), pool, Replicas(), access)
             await gateway.revocations._read()
             server = make_server(public_app(gateway), guarded=True)
             serving = tasks.create_task(server.serve([door]))
@@ -379,7 +380,7 @@ async def test_a_step_that_fails_is_not_the_end(
         monkeypatch.setattr(kind, step, fail)
     async with primary(stack) as pool, asyncio.TaskGroup() as tasks:
         settings = load_settings(**stack.settings)
-        gateway = build_gateway(settings, await stack.nats(), pool, None, Access())
+        gateway = build_gateway(settings, await stack.nats(), pool, Replicas(), Access())
         parts = (gateway.fleet, gateway.sessions, gateway.load)
         running = [tasks.create_task(part.run()) for part in parts]
         running.append(tasks.create_task(gateway.revocations.run(lambda: None)))

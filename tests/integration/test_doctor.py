@@ -178,17 +178,33 @@ async def test_a_log_that_is_not_ready_is_named(stack: Stack) -> None:
 
 async def test_a_replica_that_does_not_replay_is_named(stack: Stack, replica_url: str) -> None:
     """One that follows is healthy; one whose replay is paused is behind by so many bytes."""
-    following = await examine(stack, replica_url=replica_url)
+    following = await examine(stack, replica_urls=[replica_url])
     assert following.checks["replica"]["state"] == "healthy", following.checks["replica"]
     await execute(replica_url, "select pg_wal_replay_pause()")
     try:
         await execute(stack.database_url, "create table later as select generate_series(1, 1000)")
-        paused = await examine(stack, replica_url=replica_url)
+        paused = await examine(stack, replica_urls=[replica_url])
     finally:
         await execute(replica_url, "select pg_wal_replay_resume()")
     assert paused.checks["replica"]["state"] == "degraded"
     paused.says("replica", "its replay is paused", "pg_wal_replay_resume")
     assert paused.checks["replica"]["figures"]["replay_lag_bytes"] > 0
+
+
+async def test_too_few_connections_are_named(stack: Stack, replica_url: str) -> None:
+    """For each server what all processes may open; of several replicas each has its name."""
+    nowhere = f"127.0.0.1:{server_port()}"
+    away = f"postgresql://livefeed:hush@{nowhere}/livefeed"
+    done = await run(stack, replica_urls=[replica_url, away], database_pool_connections=200)
+    lines = done.stdout.splitlines()
+    wrong = [line for line in lines if " replica " in line or " primary " in line]
+    assert "may open 1401 connections, there are 197" in wrong[0]
+    name = replica_url.rpartition("@")[2].partition("/")[0]
+    assert f"{name}: the pools may open 201 connections, there are 197" in wrong[1]
+    assert wrong[2].startswith("unhealthy")
+    assert f"{nowhere}: replica is unavailable" in wrong[2]
+    assert done.stdout.count("lower LIVEFEED_DATABASE_POOL_CONNECTIONS") == 2
+    assert "hush" not in done.stdout
 
 
 async def test_servers_that_are_away_are_named(stack: Stack) -> None:
@@ -200,7 +216,7 @@ async def test_servers_that_are_away_are_named(stack: Stack) -> None:
             stack,
             nats_url=f"nats://u:hush@{nowhere}",
             nats_monitor_url=f"http://{nowhere}",
-            replica_url=f"{right}hush@{host}",
+            replica_urls=[f"{right}hush@{host}"],
         ),
         examine(stack, database_url=f"postgresql://livefeed:hush@{nowhere}/livefeed"),
     )
@@ -208,7 +224,7 @@ async def test_servers_that_are_away_are_named(stack: Stack) -> None:
     no_nats.says("broker", "nats is unavailable", "LIVEFEED_NATS_URL")
     no_nats.says("durability", f"could not be checked: {nowhere}", "LIVEFEED_NATS_MONITOR_URL")
     no_nats.says("streams", "could not be checked: the broker is away", "see broker")
-    no_nats.says("replica", "InvalidPasswordError", "LIVEFEED_REPLICA_URL")
+    no_nats.says("replica", "InvalidPasswordError", "LIVEFEED_REPLICA_URLS")
     assert no_nats.checks["primary"]["state"] == "healthy"
     assert no_postgres.checks["primary"]["state"] == "unhealthy"
     no_postgres.says("primary", "primary is unavailable", "LIVEFEED_DATABASE_URL")
@@ -245,7 +261,7 @@ def _everything_at(port: int) -> dict[str, Any]:
         "nats_url": f"nats://127.0.0.1:{port}",
         "nats_monitor_url": f"http://127.0.0.1:{port}",
         "database_url": postgres,
-        "replica_url": postgres,
+        "replica_urls": [postgres],
         "ops_port": port,
     }
 

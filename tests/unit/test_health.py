@@ -353,6 +353,9 @@ def test_epoch(different: dict[str, Any], state: State, reason: str) -> None:
 def test_replica(facts: dict[str, Any], replay: dict[str, Any], state: State, reason: str) -> None:
     """A replica follows this primary, closely; one that does not costs the primary its reads."""
     check = database_health.replica(
-        replace(REPLICA, **facts), replace(REPLAY, **replay), epoch_wanted="e1"
+        replace(REPLICA, **facts),
+        replace(REPLAY, **replay),
+        epoch_wanted="e1",
+        connections_wanted=9,
     )
     assert_says(check, state, reason, "")

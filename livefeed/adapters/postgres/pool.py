@@ -13,6 +13,7 @@ from livefeed.errors import Unavailable
 
 CONNECT_SECONDS_MAX: Final = 3.0
 LOCK_SECONDS_MAX: Final = 2.0
+WAIT_SECONDS_MAX: Final = 2.0
 
 DATA_ERRORS: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 """Errors of the data itself: the same statement will fail for ever."""
@@ -30,13 +31,14 @@ OnConnect = Callable[[asyncpg.Connection], Coroutine[Any, Any, None]]
 
 
 class Pool:
-    """Connections to the `primary` or the `replica`; opened when first needed.
+    """Connections to the primary or to a replica; opened when first needed.
 
     Args:
         url: Where the server is.
         dependency: What errors call it.
         connections_max: Connections at most; more callers wait.
-        timeout_seconds: The longest statement, and the longest wait for a connection.
+        timeout_seconds: The longest statement.
+        wait_seconds: The longest wait for a connection.
         application: What `pg_stat_activity` shows.
         on_connect: Called with each new connection.
     """
@@ -49,10 +51,11 @@ class Pool:
         connections_max: int,
         timeout_seconds: float,
         application: str,
+        wait_seconds: float = WAIT_SECONDS_MAX,
         on_connect: OnConnect | None = None,
     ) -> None:
         self.dependency = dependency
-        self._timeout_seconds = timeout_seconds
+        self._wait_seconds = wait_seconds
         self._pool = asyncpg.create_pool(
             url,
             min_size=0,
@@ -85,11 +88,13 @@ class Pool:
                 async with self._opening:
                     await self._pool
                     self._opened = True
-            async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
+            async with self._pool.acquire(timeout=self._wait_seconds) as connection:
                 try:
                     yield connection
-                except asyncpg.InternalClientError:
+                except (asyncpg.InternalClientError, asyncio.CancelledError, TimeoutError):
                     # A connection that was cut between two states is good for nothing any more.
+                    # And one whose statement is given up would be waited for until its server has
+                    # said that it gave it up too: for ever, by one that hangs.
                     connection.terminate()
                     raise
         except DATA_ERRORS:
