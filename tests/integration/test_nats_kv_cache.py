@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -13,8 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
+from livefeed.adapters.cache.levels import Level, Levels
+from livefeed.adapters.cache.memory import BoundedMemoryCache
 from livefeed.adapters.cache.nats_kv import LIFE_SECONDS_MAX, NatsKvCache
 from livefeed.adapters.nats.connection import Connection, close, connect
+from livefeed.breaker import Breaker
 from livefeed.errors import Unavailable
 from livefeed.limits import CACHE_GET_SECONDS_MAX, CACHE_SHARED_VALUE_BYTES_MAX, KIB, MIB
 from tests.servers import OwnServers, until
@@ -54,6 +59,11 @@ async def answers(cache: NatsKvCache) -> bool:
     except Unavailable:
         return False
     return True
+
+
+async def holds(cache: NatsKvCache, key: str) -> bool:
+    """Whether a key is there, as far as the cache answers."""
+    return await answers(cache) and await cache.exists(key)
 
 
 async def configuration(connection: Connection) -> Any:
@@ -199,6 +209,86 @@ async def test_a_server_that_forgot_the_bucket_gets_it_again(own_servers: OwnSer
         assert await cache.get("key") is None
         assert await cache.set("key", b"value")
         assert await cache.get("key") == b"value"
+
+
+async def test_levels_do_without_nats_and_take_it_back(own_servers: OwnServers) -> None:
+    """Reads go on while it is away, its breaker opens and spares them the wait; it closes by
+    itself when NATS is back, and what is made then is shared again."""
+    loads = 0
+
+    async def load() -> bytes:
+        nonlocal loads
+        loads += 1
+        return b"value"
+
+    async def level_of(levels: Levels, key: str) -> str:
+        return (await levels.get(key, load, deadline_seconds=5.0)).level
+
+    async with connected(own_servers.nats.url) as connection:
+        breaker = Breaker()
+        cache = NatsKvCache(connection)
+        one, other = (levels_on(cache, breaker), levels_on(NatsKvCache(connection), Breaker()))
+        await until(lambda: answers(cache), what="the bucket is made")
+        assert await level_of(one, "before") == "loaded"
+        await until(lambda: holds(cache, "before"), what="it is shared")
+        assert await level_of(other, "before") == "shared"
+        pid = own_servers.nats.pid
+        os.kill(pid, signal.SIGSTOP)
+        for number in range(5):
+            assert await level_of(one, f"hangs {number}") == "loaded"
+        assert breaker.state == "open"
+        own_servers.nats.kill()
+        began = time.monotonic()
+        for number in range(50):
+            assert await level_of(one, f"away {number}") == "loaded"
+        assert await level_of(one, "before") == "memory"
+        assert time.monotonic() - began < 1.0
+        await own_servers.nats.start()
+        numbers = itertools.count()
+
+        async def back() -> bool:
+            await level_of(one, f"back {next(numbers)}")
+            return breaker.state == "closed"
+
+        await until(back, what="the breaker closes")
+        assert await level_of(one, "after") == "loaded"
+        await until(lambda: answers(cache), what="the cache is used")
+        await until(lambda: holds(cache, "after"), what="it is shared")
+        await one.close()
+        await other.close()
+
+
+async def test_a_full_bucket_does_not_disturb_a_read(connection: Connection) -> None:
+    """The refusals are counted; the breaker stays closed."""
+    breaker = Breaker()
+    cache = NatsKvCache(connection, bytes_max=64 * KIB)
+    await until(lambda: answers(cache), what="the bucket is made")
+    levels = levels_on(cache, breaker)
+
+    async def load() -> bytes:
+        return bytes(4 * KIB)
+
+    for number in range(30):
+        found = await levels.get(str(number), load, deadline_seconds=5.0)
+        assert found.value == bytes(4 * KIB)
+    await until(lambda: not levels._tasks, what="all is written")
+    assert levels.counts["shared", "error"] == cache.refused
+    assert 10 <= cache.refused <= 20
+    assert breaker.state == "closed"
+
+
+def levels_on(cache: NatsKvCache, breaker: Breaker) -> Levels:
+    """A gateway's levels on real clocks."""
+    return Levels(
+        [
+            Level("memory", BoundedMemoryCache(), 60.0, 3600.0, Breaker()),
+            Level("shared", cache, 300.0, 3600.0, breaker),
+        ],
+        wall=time.time,
+        clock=time.monotonic,
+        chance=random.random,
+        loads_max=4,
+    )
 
 
 async def test_a_server_that_hangs_is_not_waited_for(own_servers: OwnServers) -> None:
