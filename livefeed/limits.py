@@ -245,6 +245,45 @@ REVOCATIONS_MAX: Final = 100_000
 REVOCATION_SECONDS: Final = 30 * 86_400
 """How long a revocation is in force where the command does not say."""
 
+# The caches of feed snapshots.
+CACHE_MEMORY_ENTRIES_MAX: Final = 100_000
+"""Most entries of a gateway's own cache; those that were not asked for longest go first."""
+CACHE_MEMORY_BYTES_MAX: Final = 128 * MIB
+"""Most bytes of that cache, with what the entries cost beside their values."""
+CACHE_MEMORY_FRESH_SECONDS: Final = 60.0
+"""How long an entry of it is fresh: then the shared cache is asked again."""
+CACHE_SHARED_BYTES_MAX: Final = 256 * MIB
+"""Most bytes of the shared cache in NATS; a full one takes nothing new until something ends."""
+CACHE_SHARED_VALUE_BYTES_MAX: Final = 768 * KIB
+"""Largest value of the shared cache; a larger one is in the gateways' own caches only."""
+CACHE_SHARED_FRESH_SECONDS: Final = 300.0
+"""How long an entry of the shared cache is fresh: then it is made again."""
+CACHE_STALE_SECONDS: Final = 3_600.0
+"""How long after that an entry may still be served, while it is made again or cannot be made."""
+CACHE_LIFETIME_SPREAD_SHARE: Final = 0.1
+"""By this much of it each entry's lifetime is longer or shorter: what was made together does not
+end together."""
+CACHE_CLOCK_SECONDS_MAX: Final = 10.0
+"""How much later than now an entry may have been made, by another computer's clock."""
+CACHE_GET_SECONDS_MAX: Final = 0.05
+"""How long a read of the shared cache may take."""
+CACHE_SET_SECONDS_MAX: Final = 0.2
+"""How long a write to it may take; nobody waits for it."""
+CACHE_CALL_SECONDS_MAX: Final = 0.25
+"""How long any cache may take for anything; then it has failed."""
+CACHE_LOADS_AT_ONCE: Final = 16
+"""Snapshots that a gateway makes at once because no cache has them; the others wait."""
+CACHE_LOAD_SECONDS_MAX: Final = 30.0
+"""How long one may take to be made, whoever still waits for it."""
+CACHE_FLIGHTS_MAX: Final = 10_000
+"""Keys that are looked up, made or written at the same time; requests for more are refused."""
+CACHE_WRITES_AT_ONCE: Final = 256
+"""Writes to one cache at the same time; more are left out."""
+CACHE_FAILURE_SECONDS: Final = 1.0
+"""How seldom what could not be made is tried again."""
+CACHE_FAILURES_MAX: Final = 10_000
+"""Keys that could not be made, remembered for that."""
+
 # The load level.
 LOAD_SAMPLE_SECONDS: Final = 1.0
 """How often a gateway takes a sample of its load and says its level; a setting may change it."""

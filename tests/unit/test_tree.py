@@ -41,7 +41,7 @@ POSTGRES = "livefeed/adapters/postgres/"
 PYTHON_CLIENT = "clients/python/"
 # Each outside library, and the one place that knows it (`livefeed/cli` puts everything together).
 LIBRARIES = {
-    "aiocache": ["livefeed/adapters/cache.py"],
+    "aiocache": ["livefeed/adapters/cache/"],
     "alembic": [POSTGRES],
     "asyncpg": [POSTGRES, "benchmarks/"],
     "click": [CLI],

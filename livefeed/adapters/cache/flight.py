@@ -1,0 +1,111 @@
+"""One look-up of a key that all who ask for it share, and what failed a moment ago."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+from livefeed.limits import CACHE_FAILURE_SECONDS, CACHE_FAILURES_MAX
+
+Stage = Literal["looking", "queued", "loading"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value, and where it comes from."""
+
+    value: bytes
+    age_seconds: float
+    level: str
+    """The cache's name, or `loaded`."""
+    stale: bool
+    """Past its time: it is being made again, or cannot be made now."""
+
+
+class Flight:
+    """A task that looks a key up and may make its value, and those who wait for it.
+
+    The first usable value is given to all who wait, if stale; what comes later replaces it.
+    """
+
+    __slots__ = ("_answer", "_newest_at", "stage", "task", "waiting")
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self._answer.add_done_callback(_seen)
+        self._newest_at = -1
+        self.task: asyncio.Task[None] | None = None
+        self.waiting = 0
+        self.stage: Stage = "looking"
+        """It asks caches; it waits for its turn to load; it has had it."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is something for those who wait."""
+        return self._answer.done()
+
+    def offer(self, found: Found, made_at: int) -> None:
+        """Give a value to those who wait and who come, unless they have had a newer one."""
+        if made_at < self._newest_at:
+            return
+        self._newest_at = made_at
+        if self._answer.done():
+            self._answer = asyncio.get_running_loop().create_future()
+        self._answer.set_result(found)
+
+    def fail(self, error: Exception) -> None:
+        """Give the error to those who have nothing."""
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+    async def wait(self, seconds: float) -> Found | None:
+        """The value, or None when it did not come in time; raises what the look-up raised.
+
+        Who is cancelled meanwhile takes nothing from the others.
+        """
+        self.waiting += 1
+        try:
+            await asyncio.wait({self._answer}, timeout=max(0.0, seconds))
+        finally:
+            self.waiting -= 1
+        if not self._answer.done():
+            return None
+        error = self._answer.exception()
+        if error is not None:
+            raise afresh(error)
+        return self._answer.result()
+
+
+class Failures:
+    """What could not be made a moment ago, and why: so many keys, the newest."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, tuple[Exception, float]] = {}
+        """The oldest first, each with until when it counts."""
+
+    def note(self, key: str, error: Exception, now: float) -> None:
+        """It failed now; `now` is monotonic."""
+        self._errors.pop(key, None)
+        self._errors[key] = (error, now + CACHE_FAILURE_SECONDS)
+        if len(self._errors) > CACHE_FAILURES_MAX:
+            del self._errors[next(iter(self._errors))]
+
+    def recent(self, key: str, now: float) -> Exception | None:
+        """Why it is not tried again yet."""
+        error, until = self._errors.get(key, (None, 0.0))
+        if error is not None and now >= until:
+            del self._errors[key]
+            return None
+        return error
+
+
+def afresh(error: BaseException) -> BaseException:
+    """An error to raise once more: with the traces of all who were given it, it would grow."""
+    return error.with_traceback(None)
+
+
+def _seen(answer: asyncio.Future[Found]) -> None:
+    # Nobody may be there to take an error.
+    if not answer.cancelled():
+        answer.exception()

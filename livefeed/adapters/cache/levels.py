@@ -1,0 +1,335 @@
+"""Caches one behind the other, and what they do not have is made once for all who ask for it.
+
+The nearest is asked by each caller. The rest is one task for each key: it asks the farther ones,
+makes the value where it has to, and puts it everywhere. Callers wait for that task, within their
+deadlines; it does not end with any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal, NamedTuple
+
+from aiocache.base import BaseCache
+
+from livefeed.adapters.cache.flight import Failures, Flight, Found, afresh
+from livefeed.breaker import Breaker
+from livefeed.cache import (
+    MICROSECONDS,
+    Entry,
+    Lifetime,
+    Verdict,
+    age_seconds,
+    decode,
+    encode,
+    held_from,
+    spread,
+    verdict,
+)
+from livefeed.errors import Overloaded, Unavailable
+from livefeed.limits import (
+    CACHE_CALL_SECONDS_MAX,
+    CACHE_FLIGHTS_MAX,
+    CACHE_LOAD_SECONDS_MAX,
+    CACHE_WRITES_AT_ONCE,
+)
+from livefeed.protocol import ERRORS
+
+logger = logging.getLogger(__name__)
+
+Load = Callable[[], Awaitable[bytes]]
+Outcome = Literal["hit", "stale", "miss", "error"]
+
+OUTCOMES: Final[tuple[Outcome, ...]] = ("hit", "stale", "miss", "error")
+LOADS: Final = ("started", "joined", "failed")
+
+
+class Level(NamedTuple):
+    """One cache, and how long what is in it is fresh and stale.
+
+    The cache must give bytes back as they were put: aiocache's NullSerializer does.
+    """
+
+    name: str
+    cache: BaseCache
+    fresh_seconds: float
+    stale_seconds: float
+    breaker: Breaker
+
+    def lifetime(self, key: str) -> Lifetime:
+        """A key's own here."""
+        return spread(Lifetime(self.fresh_seconds, self.stale_seconds), key)
+
+
+class _Look(NamedTuple):
+    """What a level has."""
+
+    entry: Entry
+    verdict: Verdict
+    found: Found
+
+
+class Levels:
+    """The nearest cache first, then the farther ones, then the load.
+
+    Args:
+        levels: The nearest first; there is one at least.
+        wall: Seconds since 1970, by which entries are dated.
+        clock: Monotonic seconds, for breakers and failures.
+        chance: 0..1, another one each time.
+        loads_max: Most loads at once.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        *,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        loads_max: int,
+    ) -> None:
+        self._levels = tuple(levels)
+        self._wall = wall
+        self._clock = clock
+        self._chance = chance
+        self._turns = asyncio.Semaphore(loads_max)
+        self._flights: dict[str, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures = Failures()
+        self._writes: Counter[str] = Counter()
+        self._closed = False
+        self.counts: dict[tuple[str, str], int] = {
+            (level.name, outcome): 0 for level in levels for outcome in OUTCOMES
+        } | {("load", what): 0 for what in LOADS}
+        """By the name of a level and what came of asking it or putting something there; `load` by
+        what became of it, and how many callers joined a look-up that was on its way."""
+
+    async def get(self, key: str, load: Load, *, deadline_seconds: float) -> Found:
+        """The value: fresh, or stale while it is made again or cannot be made.
+
+        Args:
+            key: Which one.
+            load: Makes it, in a task of its own.
+            deadline_seconds: How long the caller waits.
+
+        Raises:
+            Unavailable: Nothing came within the deadline.
+            Overloaded: Too much is being loaded to begin with this within the deadline.
+            Exception: What the load raised, if only a moment ago.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + deadline_seconds
+        look = await self._look(self._levels[0], key, min(CACHE_CALL_SECONDS_MAX, deadline_seconds))
+        if look is None:
+            return await self._wait(key, self._join(key, load), ends_at - loop.time())
+        if look.verdict != "fresh":
+            self._refresh(key, load, look.entry)
+        return look.found
+
+    async def close(self) -> None:
+        """Cancel what runs; whoever waits gets Unavailable. The caches stay open."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Callers and their flights.
+
+    def _join(self, key: str, load: Load) -> Flight:
+        flight = self._flights.get(key)
+        if flight is not None:
+            self.counts["load", "joined"] += 1
+            return flight
+        error = self._failures.recent(key, self._clock())
+        if error is not None:
+            raise afresh(error)
+        if self._closed:
+            raise Unavailable("cache", "it is closed")
+        if len(self._flights) >= CACHE_FLIGHTS_MAX:
+            raise Overloaded("busy", ERRORS["busy"])
+        return self._start(key, load, made_at=-1)
+
+    def _refresh(self, key: str, load: Load, entry: Entry) -> None:
+        """Make it again behind the caller, unless that is going on, has just failed, or is one too
+        many."""
+        if (
+            key not in self._flights
+            and self._failures.recent(key, self._clock()) is None
+            and len(self._flights) < CACHE_FLIGHTS_MAX
+            and not self._closed
+        ):
+            self._start(key, load, made_at=entry.made_at)
+
+    def _start(self, key: str, load: Load, *, made_at: int) -> Flight:
+        flight = self._flights[key] = Flight()
+        task = asyncio.create_task(self._fly(key, load, flight, made_at), name="cache-flight")
+        flight.task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return flight
+
+    async def _wait(self, key: str, flight: Flight, seconds: float) -> Found:
+        try:
+            found = await flight.wait(seconds)
+        finally:
+            wanted = flight.answered or flight.waiting or flight.stage == "loading"
+            if not wanted and flight.task is not None:
+                # Nobody wants it any more, and it has cost nothing yet.
+                self._land(key, flight)
+                flight.task.cancel()
+        if found is not None:
+            return found
+        if flight.stage == "queued":
+            raise Overloaded("busy", ERRORS["busy"])
+        raise Unavailable("cache", f"nothing came within {seconds:.3g} s")
+
+    def _land(self, key: str, flight: Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+    # What a flight does.
+
+    async def _fly(self, key: str, load: Load, flight: Flight, made_at: int) -> None:
+        try:
+            if not await self._find(key, flight, made_at):
+                await self._make(key, load, flight)
+        except Exception as error:  # noqa: BLE001 - those who wait get it, whatever it is
+            flight.fail(error)
+        finally:
+            flight.fail(Unavailable("cache", "it is closed"))
+            self._land(key, flight)
+
+    async def _find(self, key: str, flight: Flight, made_at: int) -> bool:
+        """Ask the farther levels; whether one has it fresh. What is older than `made_at` is not
+        wanted: the nearest has that."""
+        for number, level in enumerate(self._levels):
+            if number == 0 and made_at >= 0:
+                continue
+            # The nearest was asked: but another flight may have ended between that and this one.
+            look = await self._look(level, key, counted=number > 0)
+            if look is None or look.entry.made_at < made_at:
+                continue
+            made_at = look.entry.made_at
+            flight.offer(look.found, made_at)
+            # Stale it stays stale, and is there for those who come while it is made.
+            stale = look.verdict == "stale"
+            entry = look.entry if stale else held_from(look.entry, self._wall())
+            await self._put(self._levels[:number], key, entry)
+            if look.verdict == "fresh":
+                return True
+        return False
+
+    async def _make(self, key: str, load: Load, flight: Flight) -> None:
+        if self._turns.locked() and not flight.waiting:
+            # Those who wait come first; what is stale is asked for again.
+            raise Overloaded("busy", ERRORS["busy"])
+        flight.stage = "queued"
+        async with self._turns:
+            flight.stage = "loading"
+            entry = await self._load(key, load)
+        flight.offer(Found(entry.value, 0.0, "loaded", stale=False), entry.made_at)
+        # The callers have it: none of them waits for this.
+        await self._put(self._levels, key, entry)
+
+    async def _load(self, key: str, load: Load) -> Entry:
+        self.counts["load", "started"] += 1
+        began, made_at = self._clock(), self._wall()
+        try:
+            value = await _in_time(load)
+        except Exception as error:
+            self.counts["load", "failed"] += 1
+            self._failures.note(key, error, self._clock())
+            logger.debug("a load failed: %s", error)
+            raise
+        return Entry(value, round(made_at * MICROSECONDS), max(0.0, self._clock() - began))
+
+    # One level.
+
+    async def _look(
+        self,
+        level: Level,
+        key: str,
+        seconds: float = CACHE_CALL_SECONDS_MAX,
+        *,
+        counted: bool = True,
+    ) -> _Look | None:
+        """What it has that may be served; an error is as good as nothing."""
+        done, stored = await self._call(level, lambda: level.cache.get(key), seconds)
+        look = self._judge(level, key, decode(stored))
+        outcome: Outcome = "error" if not done else "miss" if look is None else "hit"
+        if look is not None and look.found.stale:
+            outcome = "stale"
+        self.counts[level.name, outcome] += counted
+        return look
+
+    def _judge(self, level: Level, key: str, entry: Entry | None) -> _Look | None:
+        if entry is None:
+            return None
+        now = self._wall()
+        decided = verdict(entry, level.lifetime(key), now=now, chance=self._chance())
+        if decided == "gone":
+            return None
+        age = age_seconds(entry, now)
+        return _Look(entry, decided, Found(entry.value, age, level.name, decided == "stale"))
+
+    async def _put(self, levels: Sequence[Level], key: str, entry: Entry) -> None:
+        """Put it into each, the nearest first."""
+        stored = encode(entry)
+        for level in levels:
+            if not await self._put_one(level, key, stored):
+                self.counts[level.name, "error"] += 1
+
+    async def _put_one(self, level: Level, key: str, stored: bytes) -> bool:
+        if self._writes[level.name] >= CACHE_WRITES_AT_ONCE:
+            return False
+        ttl = sum(level.lifetime(key))
+        self._writes[level.name] += 1
+        try:
+            done, kept = await self._call(
+                level, lambda: level.cache.set(key, stored, ttl=ttl), CACHE_CALL_SECONDS_MAX
+            )
+        finally:
+            self._writes[level.name] -= 1
+        # A cache that refuses, for example because it is full, is well: it is asked on.
+        return done and kept is not False
+
+    async def _call(
+        self, level: Level, call: Callable[[], Awaitable[object]], seconds: float
+    ) -> tuple[bool, object]:
+        """Whether a cache answered, and what; it is not asked while its breaker is open."""
+        if not level.breaker.allows(self._clock()):
+            return False, None
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await call()
+        except Exception as error:  # noqa: BLE001 - any fault of a cache is a miss
+            logger.debug("cache %s: %s", level.name, error)
+            level.breaker.failed(self._clock(), jitter=self._chance())
+            return False, None
+        except BaseException:
+            level.breaker.abandoned(self._clock())
+            raise
+        level.breaker.succeeded()
+        return True, answer
+
+
+async def _in_time(load: Load) -> bytes:
+    limit = asyncio.timeout(CACHE_LOAD_SECONDS_MAX)
+    try:
+        async with limit:
+            return await load()
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        detail = f"it was not made within {CACHE_LOAD_SECONDS_MAX:g} s"
+        raise Unavailable("cache", detail) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Something that it waits for was cancelled, not this: those who wait have to be told.
+        raise Unavailable("cache", "what makes it was cancelled") from error

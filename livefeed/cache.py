@@ -1,0 +1,124 @@
+"""What a cache keeps of a value, and whether it is still to be served: fresh, stale or gone.
+
+Pure: the clock and chance are arguments. An entry says when its value was made and how long that
+took, so that whoever finds it decides by itself when to make it again.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from typing import Final, Literal, NamedTuple
+
+from livefeed.limits import CACHE_CLOCK_SECONDS_MAX, CACHE_LIFETIME_SPREAD_SHARE
+
+Verdict = Literal["fresh", "refresh_early", "stale", "gone"]
+"""What to do with an entry: serve it; serve it, and make it again meanwhile; the same, because it
+is past its time; nothing."""
+
+EARLY_BETA: Final = 1.0
+"""Above 1 entries are made again earlier, below 1 later."""
+MICROSECONDS: Final = 1_000_000
+
+_HEAD: Final = struct.Struct(">IQII")
+"""A check, when it was made, how long that took, how old it was when it was put here."""
+_BODY: Final = struct.Struct(">QIIQ")
+"""The same without the check, and how long the value is."""
+_MARK: Final = zlib.crc32(b"livefeed cache entry 1")
+"""Where the check begins: another format has another."""
+_FOUR_BYTES_MAX: Final = 2**32 - 1
+_MILLISECONDS: Final = 1_000
+
+
+class Entry(NamedTuple):
+    """A value with its history."""
+
+    value: bytes
+    made_at: int
+    """Microseconds since 1970."""
+    load_seconds: float
+    """How long it took to make."""
+    held_seconds: float = 0.0
+    """How old it was when it came here, fresh, out of a farther cache: its lifetime here begins
+    then."""
+
+
+class Lifetime(NamedTuple):
+    """How long an entry is fresh, and how long it may be served after that."""
+
+    fresh_seconds: float
+    stale_seconds: float
+
+
+def encode(entry: Entry) -> bytes:
+    """The bytes that a cache keeps."""
+    load = min(round(entry.load_seconds * MICROSECONDS), _FOUR_BYTES_MAX)
+    held = min(round(entry.held_seconds * _MILLISECONDS), _FOUR_BYTES_MAX)
+    check = _check(entry.made_at, load, held, len(entry.value))
+    return _HEAD.pack(check, entry.made_at, load, held) + entry.value
+
+
+def decode(stored: object) -> Entry | None:
+    """The entry; None for anything that is not all of one, whoever put it there."""
+    if not isinstance(stored, bytes) or len(stored) < _HEAD.size:
+        return None
+    check, made_at, load, held = _HEAD.unpack_from(stored)
+    if check != _check(made_at, load, held, len(stored) - _HEAD.size):
+        return None
+    value = stored[_HEAD.size :]
+    return Entry(value, made_at, load / MICROSECONDS, held / _MILLISECONDS)
+
+
+def age_seconds(entry: Entry, now: float) -> float:
+    """How old it is, at least 0; `now` is seconds since 1970."""
+    return max(0.0, now - entry.made_at / MICROSECONDS)
+
+
+def held_from(entry: Entry, now: float) -> Entry:
+    """The same for a nearer cache: fresh where it was found, it is fresh there from now on."""
+    return entry._replace(held_seconds=age_seconds(entry, now))
+
+
+def verdict(
+    entry: Entry,
+    lifetime: Lifetime,
+    *,
+    now: float,
+    chance: float,
+    beta: float = EARLY_BETA,
+) -> Verdict:
+    """What to do with an entry now.
+
+    The longer it takes to make and the nearer its end is, the likelier it is made again before:
+    many who ask for it do so at different times, and the first of them spares the others the wait
+    (XFetch: Vattani, Chierichetti, Lowenstein, 2015).
+
+    Args:
+        entry: What was found.
+        lifetime: How long it lives, as `spread` has it.
+        now: Seconds since 1970.
+        chance: Above 0 and at most 1, another one for each question.
+        beta: How early.
+    """
+    age = now - entry.made_at / MICROSECONDS
+    if age < -CACHE_CLOCK_SECONDS_MAX:
+        return "gone"  # Believed, it would be fresh for as long as that clock is wrong.
+    left = entry.held_seconds + lifetime.fresh_seconds - age
+    if left <= -lifetime.stale_seconds:
+        return "gone"
+    if left <= 0:
+        return "stale"
+    early = -entry.load_seconds * beta * math.log(min(max(chance, 1e-9), 1.0))
+    return "refresh_early" if early >= left else "fresh"
+
+
+def spread(lifetime: Lifetime, key: str) -> Lifetime:
+    """A key's own lifetime, longer or shorter by up to a tenth, the same in every process."""
+    place = zlib.crc32(key.encode()) / _FOUR_BYTES_MAX  # 0..1
+    factor = 1.0 + CACHE_LIFETIME_SPREAD_SHARE * (2.0 * place - 1.0)
+    return Lifetime(lifetime.fresh_seconds * factor, lifetime.stale_seconds * factor)
+
+
+def _check(made_at: int, load: int, held: int, length: int) -> int:
+    return zlib.crc32(_BODY.pack(made_at, load, held, length), _MARK)

@@ -1,0 +1,136 @@
+"""A cache's entries: what is kept of a value, and when it is served, made again, or gone."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from livefeed.cache import (
+    MICROSECONDS,
+    Entry,
+    Lifetime,
+    age_seconds,
+    decode,
+    encode,
+    held_from,
+    spread,
+    verdict,
+)
+from livefeed.limits import CACHE_CLOCK_SECONDS_MAX
+
+LIFETIME = Lifetime(60.0, 3600.0)
+MADE_AT = 1_700_000_000
+Entries = st.builds(
+    Entry,
+    st.binary(max_size=64),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 1).map(lambda number: number / MICROSECONDS),
+    st.integers(0, 2**32 - 1).map(lambda number: number / 1000),
+)
+
+
+def entry(**fields: float) -> Entry:
+    """An entry made at MADE_AT."""
+    return Entry(b"value", MADE_AT * MICROSECONDS, fields.pop("load_seconds", 0.1), **fields)
+
+
+def at(age: float, one: Entry | None = None, chance: float = 1.0) -> str:
+    """The verdict at an age."""
+    return verdict(one or entry(), LIFETIME, now=MADE_AT + age, chance=chance)
+
+
+@given(one=Entries)
+def test_an_entry_comes_back_as_it_was(one: Entry) -> None:
+    """What was encoded is decoded."""
+    assert decode(encode(one)) == one
+
+
+def test_what_does_not_fit_is_the_most_that_does() -> None:
+    """A load of years, or one that was held for years, still makes an entry."""
+    found = decode(encode(Entry(b"", 1, 1e9, 1e9)))
+    assert found is not None
+    assert found.load_seconds == pytest.approx(2**32 / MICROSECONDS)
+
+
+@given(one=Entries, data=st.data())
+def test_a_part_of_an_entry_is_none(one: Entry, data: st.DataObject) -> None:
+    """Wherever it is cut off, and whatever is added to it."""
+    stored = encode(one)
+    assert decode(stored[: data.draw(st.integers(0, len(stored) - 1))]) is None
+    assert decode(stored + data.draw(st.binary(min_size=1, max_size=8))) is None
+
+
+@given(stored=st.one_of(st.binary(max_size=64), st.none(), st.text(), st.integers()))
+def test_what_others_put_there_is_no_entry(stored: object) -> None:
+    """Other programs' bytes, and what is not bytes at all."""
+    assert decode(stored) is None
+
+
+@given(one=Entries, place=st.integers(0, 19), bit=st.integers(0, 7))
+def test_a_head_with_a_wrong_bit_is_no_entry(one: Entry, place: int, bit: int) -> None:
+    """A time that was not said is not believed."""
+    stored = bytearray(encode(one))
+    stored[place] ^= 1 << bit
+    assert decode(bytes(stored)) is None
+
+
+def test_it_is_fresh_then_stale_then_gone() -> None:
+    """The times are those of its lifetime."""
+    assert [at(age) for age in (0, 59.9, 60, 3659.9, 3660)] == [
+        "fresh",
+        "fresh",
+        "stale",
+        "stale",
+        "gone",
+    ]
+
+
+def test_it_is_made_again_early_by_chance() -> None:
+    """The likelier, the nearer its end is and the longer it takes to make."""
+    early = -0.1 * math.log(0.01)
+    assert at(60 - early - 0.001, chance=0.01) == "fresh"
+    assert at(60 - early + 0.001, chance=0.01) == "refresh_early"
+    assert at(60 - early + 0.001, entry(load_seconds=0.05), chance=0.01) == "fresh"
+    assert at(59.999, entry(load_seconds=0.0), chance=1e-9) == "fresh"
+
+
+@pytest.mark.parametrize("chance", [0.0, -1.0, 2.0])
+def test_no_chance_is_out_of_bounds(chance: float) -> None:
+    """A random number that is exactly 0, or no chance at all, is not an error."""
+    assert at(1.0, chance=chance) == "fresh"
+
+
+def test_an_entry_out_of_a_farther_cache_is_fresh_from_now_on() -> None:
+    """It is as old as it is, but its time here begins when it comes."""
+    held = held_from(entry(), MADE_AT + 200.0)
+    assert [at(200 + age, held) for age in (0, 59.9, 60, 3660)] == [
+        "fresh",
+        "fresh",
+        "stale",
+        "gone",
+    ]
+    assert age_seconds(held, MADE_AT + 210.0) == 210.0
+
+
+def test_a_clock_that_is_ahead_is_believed_for_seconds_only() -> None:
+    """Made a little later than now it is new; much later, it is nothing."""
+    assert at(-CACHE_CLOCK_SECONDS_MAX) == "fresh"
+    assert at(-CACHE_CLOCK_SECONDS_MAX - 0.1) == "gone"
+    assert age_seconds(entry(), MADE_AT - 1.0) == 0.0
+
+
+@given(key=st.text())
+def test_a_lifetime_is_spread_by_a_tenth(key: str) -> None:
+    """Neither part by more, and for one key always the same."""
+    mine = spread(LIFETIME, key)
+    assert mine == spread(LIFETIME, key)
+    assert 54.0 <= mine.fresh_seconds <= 66.0
+    assert mine.stale_seconds / mine.fresh_seconds == pytest.approx(60.0)
+
+
+def test_keys_made_together_do_not_end_together() -> None:
+    """Of a thousand keys about as many end in each tenth of the spread."""
+    ends = [spread(LIFETIME, f"user:{number}/home").fresh_seconds for number in range(1_000)]
+    tenths = [sum(54 + 1.2 * n <= end < 55.2 + 1.2 * n for end in ends) for n in range(10)]
+    assert min(tenths) > 60
