@@ -25,9 +25,9 @@ from gateway.authorizer import Authorizer
 from gateway.catch_up import CatchUp
 from gateway.connection import Connection
 from gateway.degraded import Degraded
-from gateway.door import feed_of
 from gateway.drain import Lifetimes
 from gateway.events import events
+from gateway.feed_door import Snapshots, feed_page
 from gateway.fleet import Fleet
 from gateway.head_check import HeadCheck
 from gateway.heartbeat import Heartbeat
@@ -35,12 +35,12 @@ from gateway.hub import Hub
 from gateway.load_level import Load
 from gateway.log_reader import LogReader
 from gateway.long_poll import updates
+from gateway.memory import MemoryWatch
 from gateway.presence import Presence, PresenceReport
 from gateway.refusals import code_of, refusal
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
-from gateway.snapshots import SnapshotTurns, parse_query, read_snapshot
 from gateway.websocket import serve
 from livefeed.access import Principal
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -74,7 +74,8 @@ class Gateway:
     lifetimes: Lifetimes
     fleet: Fleet
     load: Load
-    snapshots: SnapshotTurns
+    snapshots: Snapshots
+    memory_watch: MemoryWatch
     heartbeat: Heartbeat
     """Of the streams of events: WebSockets have one below the doors."""
     connections: set[Connection]
@@ -138,6 +139,7 @@ class Gateway:
             tasks.create_task(self.sessions.run(), name="sessions")
             tasks.create_task(self.fleet.run(), name="fleet")
             tasks.create_task(self.load.run(), name="load")
+            tasks.create_task(self.memory_watch.run(), name="memory")
 
     def ready(self) -> str | None:
         """Why no client should come, or None."""
@@ -174,7 +176,7 @@ def public_app(gateway: Gateway) -> Asgi:
     http = Starlette(
         routes=[
             Route("/v1/ws", websocket),
-            Route("/v1/feeds/{feed}", _Door(gateway, _feed), methods=["GET"]),
+            Route("/v1/feeds/{feed}", _Door(gateway, feed_page), methods=["GET"]),
             Route("/v1/feeds/{feed}/events", _Door(gateway, events), methods=["GET"]),
             Route("/v1/feeds/{feed}/updates", _Door(gateway, updates), methods=["GET"]),
         ],
@@ -231,13 +233,3 @@ class _Door:
                 logger.warning("%s is refused: %s", scope["path"], error)
             self._gateway.admission.count(code_of(error))
             await refusal(error)(scope, receive, send)
-
-
-async def _feed(gateway: Gateway, request: Request, send: Send) -> None:
-    principal = await gateway.authenticator.principal(request)
-    feed = await feed_of(gateway, request, principal)
-    query = parse_query(request.query_params)
-    async with gateway.snapshots.turn():
-        body = await read_snapshot(gateway.reader, principal.user_id, feed, query)
-    answer = Response(body, media_type="application/json")
-    await answer(request.scope, request.receive, send)

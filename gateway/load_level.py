@@ -86,6 +86,10 @@ class Samples:
             await asyncio.sleep(LOOP_PROBE_SECONDS)
             self._loop_lag = max(self._loop_lag, time.monotonic() - self._probe_due_at)
 
+    def memory_share(self) -> float:
+        """Of what this process may use."""
+        return memory_bytes() / self._memory_bytes_max
+
     def take(self) -> dict[Input, float | None]:
         """The values since the last time."""
         cpu_seconds, now = time.process_time(), time.monotonic()
@@ -94,7 +98,7 @@ class Samples:
         self._loop_lag = max(self._loop_lag, now - self._probe_due_at)
         values: dict[Input, float | None] = {
             "cpu": (cpu_seconds - self._cpu_seconds) / passed,
-            "memory": memory_bytes() / self._memory_bytes_max,
+            "memory": self.memory_share(),
             "loop_lag": self._loop_lag,
         }
         self._cpu_seconds, self._at, self._loop_lag = cpu_seconds, now, 0.0
@@ -147,6 +151,10 @@ class Load:
                     self._take_sample()
                 except Exception:
                     logger.exception("a sample of the load failed")
+
+    def memory_share(self) -> float:
+        """The share of its memory that this process uses now."""
+        return self._samples.memory_share()
 
     def described(self) -> dict[str, Any]:
         """For people: the level and the last sample, None for what is not known."""

@@ -8,9 +8,9 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,10 +20,12 @@ from gateway.admission import Admission
 from gateway.app import Asgi, Gateway, ops_app, public_app
 from gateway.auth import Authenticator
 from gateway.authorizer import Authorize, Authorizer
+from gateway.caches import page_caches
 from gateway.catch_up import CatchUp
 from gateway.connection import Connection
 from gateway.degraded import Degraded
 from gateway.drain import Lifetimes, drain
+from gateway.feed_door import Pages, Snapshots
 from gateway.fleet import Fleet
 from gateway.garbage import keep_garbage_small
 from gateway.guarded_http import GuardedHttp, check_uvicorn
@@ -33,12 +35,13 @@ from gateway.hub import Hub
 from gateway.listening import Doors, listen
 from gateway.load_level import Load
 from gateway.log_reader import LogReader
+from gateway.memory import MemoryWatch
 from gateway.presence import Presence, PresenceReport
 from gateway.replicas import Replicas
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
-from gateway.snapshots import SnapshotTurns
+from gateway.snapshots import LogPages
 from gateway.waits import first_of
 from livefeed.adapters.key_set import KeySet
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -71,6 +74,8 @@ class Access(NamedTuple):
     """The keys of `LIVEFEED_JWKS_URL`."""
     authorize: Authorize | None = None
     """The function of `LIVEFEED_AUTHORIZER`."""
+    pages: Callable[[LogReader], Pages[Any]] = LogPages
+    """Where the pages of feeds come from: the log, or `LIVEFEED_FEED_SOURCE`."""
 
 
 class _Refusals(logging.Filter):
@@ -120,6 +125,7 @@ def build_gateway(
     policy = ShedPolicy(
         begin_share=settings.shed_share, connections_min=settings.shed_connections_min
     )
+    caches, load = page_caches(settings, nats), Load(nats, name, settings)
     return Gateway(
         nats=nats,
         authenticator=authenticator,
@@ -137,8 +143,11 @@ def build_gateway(
         sessions=Sessions(nats, name, settings.connections_per_user_max),
         lifetimes=Lifetimes(settings.connection_age_seconds_max, settings.token_grace_seconds),
         fleet=Fleet(nats, name, connections, policy),
-        load=Load(nats, name, settings),
-        snapshots=SnapshotTurns(),
+        load=load,
+        snapshots=Snapshots(
+            caches.levels, reader, access.pages(reader), kept=settings.snapshot_fresh_seconds > 0
+        ),
+        memory_watch=MemoryWatch(load.memory_share, caches.memory),
         # A comment comes in the second round without anything else.
         heartbeat=Heartbeat(HEARTBEAT_SECONDS / 2),
         connections=connections,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -12,45 +10,28 @@ import msgspec
 from gateway.log_reader import LogReader
 from livefeed.channel import client_name
 from livefeed.cursor import Cursor, client_epoch, format_cursor
-from livefeed.errors import Overloaded
 from livefeed.feed_view import FeedItem, PageQuery, parse_query, public_item
-from livefeed.limits import SNAPSHOTS_AT_ONCE, SNAPSHOTS_WAITING_MAX
-from livefeed.protocol import ERRORS
-
-__all__ = ["PageQuery", "SnapshotTurns", "parse_query", "read_snapshot"]
 
 _encoder: Final = msgspec.json.Encoder()
 
 
-class SnapshotTurns:
-    """A few snapshots are made at once; the other requests wait, and no more than so many.
+class LogPages:
+    """Pages of feeds as the log has them.
 
     Args:
-        at_once: How many are made at once.
-        waiting_max: How many requests may wait.
+        reader: Of the log.
     """
 
-    def __init__(
-        self, at_once: int = SNAPSHOTS_AT_ONCE, waiting_max: int = SNAPSHOTS_WAITING_MAX
-    ) -> None:
-        self._turns = asyncio.Semaphore(at_once)
-        self._waiting_max: Final = waiting_max
-        self._waiting = 0
+    def __init__(self, reader: LogReader) -> None:
+        self._reader: Final = reader
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, which lasts as long as the context; raises Overloaded."""
-        if self._waiting >= self._waiting_max:
-            raise Overloaded("busy", ERRORS["busy"])
-        self._waiting += 1
-        try:
-            await self._turns.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._turns.release()
+    def parse(self, parameters: Mapping[str, str]) -> PageQuery:
+        """Read the parameters; raises Refused."""
+        return parse_query(parameters)
+
+    async def read(self, user_id: str, feed: str, query: PageQuery) -> bytes:
+        """The answer's JSON; raises Unavailable."""
+        return await read_snapshot(self._reader, user_id, feed, query)
 
 
 async def read_snapshot(reader: LogReader, user_id: str, feed: str, query: PageQuery) -> bytes:

@@ -127,21 +127,30 @@ _bodies: Final = msgspec.json.Decoder(_Body)
 
 def parse_query(parameters: Mapping[str, str]) -> PageQuery:
     """Read `limit`, `after` and `types`; raises Refused."""
-    if set(parameters) - set(PARAMETERS):
-        raise Refused("parameter_invalid", f"the parameters are {', '.join(PARAMETERS)}")
-    limit = parameters.get("limit", str(LIMIT_DEFAULT))
-    # Three digits are enough, and int() is slow for very many.
-    digits = limit.isascii() and limit.isdigit() and len(limit) <= 3
-    if not digits or not 1 <= int(limit) <= LIMIT_MAX:
-        raise Refused("parameter_invalid", f"limit is a number from 1 to {LIMIT_MAX}")
+    check_names(parameters)
     after = parameters.get("after")
     types = parse_types(parameters.get("types"))
     shown = (kind for kind, name in enumerate(KINDS) if name in types)
     return PageQuery(
-        int(limit),
+        parse_limit(parameters.get("limit", str(LIMIT_DEFAULT))),
         None if after is None else PageKey.parse(after),
         tuple(kind for kind in shown if kind != CONTENT_REMOVAL),
     )
+
+
+def check_names(parameters: Mapping[str, str]) -> None:
+    """Raise Refused for a parameter that there is not: each would be another page in a cache."""
+    if set(parameters) - set(PARAMETERS):
+        raise Refused("parameter_invalid", f"the parameters are {', '.join(PARAMETERS)}")
+
+
+def parse_limit(text: str) -> int:
+    """Read `limit`; raises Refused."""
+    # Three digits are enough, and int() is slow for very many.
+    digits = text.isascii() and text.isdigit() and len(text) <= 3
+    if not digits or not 1 <= int(text) <= LIMIT_MAX:
+        raise Refused("parameter_invalid", f"limit is a number from 1 to {LIMIT_MAX}")
+    return int(text)
 
 
 def public_item(stored: StoredItem) -> FeedItem:

@@ -176,10 +176,10 @@ POLL_READ_SECONDS_MAX: Final = 10
 """How long a long poll waits for the log, however short its own wait is."""
 SNAPSHOT_SECONDS_MAX: Final = 0.45
 """How long a snapshot may take: so long servers are asked, then an old one is sent, or an error."""
+SNAPSHOT_AGE_SECONDS_MIN: Final = 1.0
+"""A request that asks for a page younger than this gets one that is so young."""
 SNAPSHOTS_AT_ONCE: Final = 4
 """Answers of `GET /v1/feeds/{feed}` that a gateway makes at once."""
-SNAPSHOTS_WAITING_MAX: Final = 1_000
-"""Requests that wait for their turn at that; more are refused as `busy`."""
 SEEN_SECONDS: Final = 1.0
 """How long a gateway gathers `seen` frames before it writes them."""
 SEEN_ROWS_MAX: Final = 1_000
@@ -271,8 +271,6 @@ CACHE_SET_SECONDS_MAX: Final = 0.2
 """How long a write to it may take; nobody waits for it."""
 CACHE_CALL_SECONDS_MAX: Final = 0.25
 """How long any cache may take for anything; then it has failed."""
-CACHE_LOADS_AT_ONCE: Final = 16
-"""Snapshots that a gateway makes at once because no cache has them; the others wait."""
 CACHE_LOAD_SECONDS_MAX: Final = 30.0
 """How long one may take to be made, whoever still waits for it."""
 CACHE_FLIGHTS_MAX: Final = 10_000
@@ -353,3 +351,13 @@ ISOLATE_DELIVERIES: Final = 5
 DELIVERIES_MAX: Final = 100
 """From this delivery on a message is dead-lettered unread: it kills its workers. An outage makes
 deliveries too, one for each worker's life, so this is hours of it."""
+SOURCE_SECONDS_MAX: Final = 0.4
+"""How long a feed source may take for a page; then it has failed."""
+
+# Memory.
+MEMORY_LOOK_SECONDS: Final = 1.0
+"""How often a gateway looks at the share of its memory that is used."""
+CACHES_SHRINK_SHARE: Final = 0.8
+"""From this share on the cache in memory is halved at each look."""
+CACHES_EMPTY_SHARE: Final = 0.9
+"""From this share on it is emptied, and garbage is collected once a minute."""

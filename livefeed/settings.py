@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from livefeed.admission import Network
 from livefeed.errors import Misconfigured
 from livefeed.limits import (
+    CACHE_MEMORY_BYTES_MAX,
     LANE_MESSAGE_BYTES_MAX,
     LOAD_SAMPLE_SECONDS,
     MIB,
@@ -120,6 +121,25 @@ class Settings(BaseSettings):
         [],
         description="JSON list of the origins whose pages may connect, or `*`; a page of another "
         "origin is refused with 403. A client without an `Origin` header is no browser.",
+    )
+    snapshot_fresh_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=600,
+        description="How long a page of a feed is fresh in a gateway's memory; in the cache that "
+        "gateways share five times as long. However old it is, the stream goes on from it. 0 makes "
+        "each page anew, and keeps the last one for when that fails.",
+    )
+    cache_memory_bytes_max: int = Field(
+        CACHE_MEMORY_BYTES_MAX,
+        ge=1 * MIB,
+        description="Bytes of pages that a gateway process keeps; what was not asked for longest "
+        "goes first.",
+    )
+    feed_source: str | None = Field(
+        None,
+        description="`package.module:function` (async) that ranks feeds in place of the log for "
+        "`GET /v1/feeds/{feed}`; see docs/feed-sources.md.",
     )
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
     gateway_wire: Literal["guarded", "stock"] = Field(

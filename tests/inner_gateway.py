@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gateway.app import Gateway
 from gateway.authorizer import Authorize
 from gateway.listening import Doors, listen
+from gateway.replicas import Replicas
 from gateway.server import Access, build_gateway, run_gateway
 from livefeed.adapters.postgres.log import renew_epoch_if_changed
 from livefeed.adapters.postgres.pool import Pool
@@ -56,7 +57,9 @@ async def inner_gateway(
     public = listen("127.0.0.1", 0, "LIVEFEED_GATEWAY_PORT")
     ops = listen("127.0.0.1", 0, "LIVEFEED_OPS_PORT")
     leave = asyncio.Event()
-    gateway = build_gateway(settings, await stack.nats(), pool, None, Access(authorize=authorize))
+    gateway = build_gateway(
+        settings, await stack.nats(), pool, Replicas(), Access(authorize=authorize)
+    )
     change(gateway)
     url, ops_url = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in (public, ops))
     running = asyncio.create_task(run_gateway(settings, gateway, leave, Doors(public, ops)))

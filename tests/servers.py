@@ -356,6 +356,8 @@ class Stack:
             "drain_seconds": 0.2,
             "window_medium_seconds": 0.2,
             "window_low_seconds": 0.4,
+            # What is read is what is there; the tests of caching say otherwise.
+            "snapshot_fresh_seconds": 0,
             **settings,
         }
         self._modules = directory / "modules"

@@ -8,8 +8,10 @@ import time
 import click
 
 from gateway.server import Access, build_gateway, run_gateway
+from gateway.snapshots import LogPages
 from livefeed.adapters.key_set import KeySet
 from livefeed.cli.environment import command_settings
+from livefeed.cli.feed_sources import pages_of_source
 from livefeed.cli.gateway_workers import inherited_doors, is_worker, run_workers
 from livefeed.cli.open_files import raise_open_files, too_few_open_files
 from livefeed.cli.plugins import authorize_function
@@ -50,13 +52,15 @@ async def _serve(settings: Settings) -> None:
     warning = too_few_open_files(raise_open_files(), settings.connections_max)
     if warning is not None:
         logger.warning("%s", warning)
-    access = Access(_key_set(settings), authorize_function(settings))
+    keys, authorize = _key_set(settings), authorize_function(settings)
     doors = inherited_doors(leave)
     async with (
+        pages_of_source(settings) as pages,
         nats_connection(settings, "livefeed-gateway") as nats,
         primary_pool(settings, "livefeed-gateway") as primary,
         replica_pools(settings, "livefeed-gateway") as replicas,
     ):
+        access = Access(keys, authorize, pages or LogPages)
         gateway = build_gateway(settings, nats, primary, replicas, access)
         await run_gateway(settings, gateway, leave, doors)
 

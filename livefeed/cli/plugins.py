@@ -10,6 +10,7 @@ from typing import Any
 from functions.audience import AudiencePage, AudienceResolver
 from gateway.authorizer import Authorize
 from livefeed.errors import Misconfigured
+from livefeed.feed_source import FeedSource
 from livefeed.limits import RESOLVE_SECONDS_MAX
 from livefeed.settings import Settings
 
@@ -42,6 +43,17 @@ def authorize_function(settings: Settings) -> Authorize | None:
     if settings.authorizer is None:
         return None
     return load_function(settings.authorizer, "LIVEFEED_AUTHORIZER")
+
+
+def feed_source(settings: Settings) -> FeedSource | None:
+    """The feed source that the settings name; None where feeds are read from the log.
+
+    Raises:
+        Misconfigured: As for `load_function`.
+    """
+    if settings.feed_source is None:
+        return None
+    return load_function(settings.feed_source, "LIVEFEED_FEED_SOURCE")
 
 
 def load_function(path: str, setting: str) -> Callable[..., Any]:

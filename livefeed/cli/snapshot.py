@@ -49,7 +49,7 @@ def flat(item: Item) -> dict[str, Any]:
 
 async def _fetch(url: str, token: str, feed: str) -> Snapshot:
     try:
-        return await fetch_snapshot(url, token=token, feed=feed)
+        return await fetch_snapshot(url, token=token, feed=feed, age_seconds_max=0)
     except SnapshotRefused as refused:
         if refused.retryable:
             raise Unavailable("gateway", f"{refused.status} {refused.message}") from refused

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import time
-from collections import Counter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,6 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.heartbeat import Heartbeat
-from gateway.snapshots import SnapshotTurns
 from livefeed.control import Revoked, encode
 from livefeed.revocation import Revocation
 from tests.doors import DOORS, EventsSession, PollSession, RefusedAtTheDoor
@@ -275,30 +273,3 @@ async def test_limit_and_after_are_what_the_page_says(stack: Stack) -> None:
             answer = await client.get("/v1/feeds/home", params=parameters)
             assert answer.status_code == 200, parameters
             assert (answer.json()["items"], answer.json()["next"]) == ([], None)
-
-
-async def test_more_snapshots_than_may_wait_are_refused(stack: Stack) -> None:
-    """One is made, two wait, the others are `busy`; when there is a turn again all are served."""
-
-    def few_turns(gateway: Gateway) -> None:
-        gateway.snapshots = SnapshotTurns(1, 2)
-
-    async with inner_gateway(stack, few_turns) as inner:
-        headers = {"Authorization": f"Bearer {inner.token('alice')}"}
-        async with httpx.AsyncClient(base_url=inner.url, headers=headers) as client:
-
-            async def ask() -> httpx.Response:
-                return await client.get("/v1/feeds/home")
-
-            async with inner.gateway.snapshots.turn():
-                asked = [asyncio.create_task(ask()) for _ in range(6)]
-                await until(lambda: sum(one.done() for one in asked) == 4, what="four are refused")
-            answers = await asyncio.gather(*asked)
-            for answer in answers:
-                if answer.status_code == 503:
-                    assert answer.json()["error"]["code"] == "busy"
-                    assert answer.json()["error"]["retryable"] is True
-                    assert int(answer.headers["Retry-After"]) > 0
-            assert Counter(one.status_code for one in answers) == {503: 4, 200: 2}
-            assert (await ask()).status_code == 200
-        assert (await health(inner.ops_url))["refused"] == {"busy": 4}

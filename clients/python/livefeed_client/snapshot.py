@@ -42,7 +42,13 @@ class Snapshot:
 
 
 async def fetch_snapshot(
-    url: str, *, token: Token, feed: str, limit: int = 200, timeout_seconds: float = 30.0
+    url: str,
+    *,
+    token: Token,
+    feed: str,
+    limit: int = 200,
+    timeout_seconds: float = 30.0,
+    age_seconds_max: int | None = None,
 ) -> Snapshot:
     """Read a feed.
 
@@ -52,6 +58,8 @@ async def fetch_snapshot(
         feed: The feed's name.
         limit: Items a page; the server may give fewer.
         timeout_seconds: For each page.
+        age_seconds_max: How old a page may be, at least 1. Without it whatever the server keeps
+            will do: what is newer comes to whoever continues from it.
 
     Raises:
         SnapshotRefused: When the server answers with an error.
@@ -69,11 +77,15 @@ async def fetch_snapshot(
         async def get(parameters: Mapping[str, str]) -> Page:
             return await _page(client, feed, {"limit": str(limit), **parameters})
 
+        if age_seconds_max is not None:
+            client.headers["Cache-Control"] = f"max-age={age_seconds_max}"
         for _ in range(ATTEMPTS):
             pages = await read_snapshot_pages(get)
             if of_one_epoch(pages):
                 state = state_of(pages)
                 return Snapshot(state.items(feed), state.cursor, state, pages[0]["unread"])
+            # Some of them were kept from before.
+            client.headers["Cache-Control"] = "no-cache"
     raise SnapshotRefused(503, "unavailable", "the log changed while it was read", retryable=True)
 
 

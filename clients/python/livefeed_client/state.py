@@ -211,7 +211,7 @@ class _Channel:
             return
         self.floor = floor
         for facet in self.facets:
-            for item_id in [key for key, entry in facet.items() if entry.seq <= floor]:
+            for item_id in [key for key, entry in facet.items() if 0 < entry.seq <= floor]:
                 before.note(self.name, item_id, self.item(item_id))
                 del facet[item_id]
 
@@ -221,7 +221,8 @@ class _Channel:
         kind = update["updateType"]
         facet = self.facets[ENGAGEMENT if kind == "engagement_update" else CONTENT]
         held = facet.get(item_id)
-        if seq <= self.floor or (held is not None and seq <= held.seq):
+        # 0 is of a feed source, not of the log: no floor is about it.
+        if 0 < seq <= self.floor or (held is not None and seq <= held.seq):
             return
         before.note(self.name, item_id, self.item(item_id))
         removed = kind == "content_removal"

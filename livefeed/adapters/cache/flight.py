@@ -27,14 +27,21 @@ class Flight:
     """A task that looks a key up and may make its value, and those who wait for it.
 
     The first usable value is given to all who wait, if stale; what comes later replaces it.
+
+    Args:
+        began_at: Now, in microseconds since 1970.
+        made_at: What is older is not wanted.
     """
 
-    __slots__ = ("_answer", "_newest_at", "stage", "task", "waiting")
+    __slots__ = ("_answer", "_newest_at", "began_at", "made_at", "stage", "task", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, began_at: int = 0, made_at: int = -1) -> None:
         self._answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(_seen)
         self._newest_at = -1
+        self.began_at = began_at
+        self.made_at = made_at
+        """Nothing older is wanted; -1 where nobody minds."""
         self.task: asyncio.Task[None] | None = None
         self.waiting = 0
         self.stage: Stage = "looking"
@@ -44,6 +51,10 @@ class Flight:
     def answered(self) -> bool:
         """Whether there is something for those who wait."""
         return self._answer.done()
+
+    def suits(self, made_at: int) -> bool:
+        """Whether what it will have is young enough for somebody who comes now."""
+        return made_at < 0 or (self.made_at >= 0 and self.began_at >= made_at)
 
     def offer(self, found: Found, made_at: int) -> None:
         """Give a value to those who wait and who come, unless they have had a newer one."""

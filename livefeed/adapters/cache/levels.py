@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from aiocache.base import BaseCache
@@ -108,13 +109,16 @@ class Levels:
         """By the name of a level and what came of asking it or putting something there; `load` by
         what became of it, and how many callers joined a look-up that was on its way."""
 
-    async def get(self, key: str, load: Load, *, deadline_seconds: float) -> Found:
+    async def get(
+        self, key: str, load: Load, *, deadline_seconds: float, age_max: float | None = None
+    ) -> Found:
         """The value: fresh, or stale while it is made again or cannot be made.
 
         Args:
             key: Which one.
             load: Makes it, in a task of its own.
             deadline_seconds: How long the caller waits.
+            age_max: How many seconds old it may be, fresh or not, unless it cannot be made.
 
         Raises:
             Unavailable: Nothing came within the deadline.
@@ -124,8 +128,14 @@ class Levels:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + deadline_seconds
         look = await self._look(self._levels[0], key, min(CACHE_CALL_SECONDS_MAX, deadline_seconds))
-        if look is None:
-            return await self._wait(key, self._join(key, load), ends_at - loop.time())
+        made_at = -1 if age_max is None else round((self._wall() - age_max) * MICROSECONDS)
+        if look is None or look.entry.made_at < made_at:
+            try:
+                return await self._wait(key, self._join(key, load, made_at), ends_at - loop.time())
+            except Exception:
+                if look is None:
+                    raise
+                return replace(look.found, stale=True)
         if look.verdict != "fresh":
             self._refresh(key, load, look.entry)
         return look.found
@@ -139,9 +149,9 @@ class Levels:
 
     # Callers and their flights.
 
-    def _join(self, key: str, load: Load) -> Flight:
+    def _join(self, key: str, load: Load, made_at: int) -> Flight:
         flight = self._flights.get(key)
-        if flight is not None:
+        if flight is not None and flight.suits(made_at):
             self.counts["load", "joined"] += 1
             return flight
         error = self._failures.recent(key, self._clock())
@@ -151,7 +161,7 @@ class Levels:
             raise Unavailable("cache", "it is closed")
         if len(self._flights) >= CACHE_FLIGHTS_MAX:
             raise Overloaded("busy", ERRORS["busy"])
-        return self._start(key, load, made_at=-1)
+        return self._start(key, load, made_at=made_at)
 
     def _refresh(self, key: str, load: Load, entry: Entry) -> None:
         """Make it again behind the caller, unless that is going on, has just failed, or is one too
@@ -165,7 +175,8 @@ class Levels:
             self._start(key, load, made_at=entry.made_at)
 
     def _start(self, key: str, load: Load, *, made_at: int) -> Flight:
-        flight = self._flights[key] = Flight()
+        began_at = round(self._wall() * MICROSECONDS)
+        flight = self._flights[key] = Flight(began_at, made_at)
         task = asyncio.create_task(self._fly(key, load, flight, made_at), name="cache-flight")
         flight.task = task
         self._tasks.add(task)

@@ -1,0 +1,43 @@
+"""The caches of feeds' pages: this process's memory, then what all gateways share."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final, NamedTuple
+
+from livefeed.adapters.cache.levels import Level, Levels
+from livefeed.adapters.cache.memory import BoundedMemoryCache
+from livefeed.adapters.cache.nats_kv import NatsKvCache
+from livefeed.adapters.nats.connection import Connection as Nats
+from livefeed.breaker import Breaker
+from livefeed.limits import CACHE_STALE_SECONDS, SNAPSHOTS_AT_ONCE
+from livefeed.settings import Settings
+
+SHARED_FACTOR: Final = 5
+"""How much longer a page is fresh in the shared cache than in a gateway's memory."""
+
+
+class Caches(NamedTuple):
+    """What pages are kept in."""
+
+    levels: Levels
+    memory: BoundedMemoryCache
+
+
+def page_caches(settings: Settings, nats: Nats) -> Caches:
+    """The caches of one gateway process."""
+    memory = BoundedMemoryCache(bytes_max=settings.cache_memory_bytes_max)
+    shared = NatsKvCache(nats, replicas=settings.nats_replicas)
+    fresh = settings.snapshot_fresh_seconds
+    levels = Levels(
+        [
+            Level("memory", memory, fresh, CACHE_STALE_SECONDS, Breaker()),
+            Level("shared", shared, fresh * SHARED_FACTOR, CACHE_STALE_SECONDS, Breaker()),
+        ],
+        wall=time.time,
+        clock=time.monotonic,
+        chance=random.random,
+        loads_max=SNAPSHOTS_AT_ONCE,
+    )
+    return Caches(levels, memory)

@@ -1,0 +1,163 @@
+"""The door of snapshots: the bytes of a feed from the nearest place that has them, over HTTP.
+
+What a client may rely on, and what is kept where, is docs/caching.md.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Send
+
+from gateway.door import feed_of
+from gateway.log_reader import LogReader
+from livefeed.adapters.cache.flight import Found
+from livefeed.adapters.cache.levels import Levels
+from livefeed.limits import SNAPSHOT_AGE_SECONDS_MIN, SNAPSHOT_SECONDS_MAX
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+
+TAG_BYTES: Final = 12
+"""Of the hash that stands before the body, in a cache and in an ETag."""
+COMPRESSION: Final = 5
+"""Of gzip; more costs time and saves little."""
+
+
+class Query(Protocol):
+    """Which page of a feed is asked for."""
+
+    def key(self) -> str:
+        """Equal for all who ask for the same."""
+        ...
+
+
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+
+
+class Pages(Protocol[AnyQuery]):
+    """Where pages come from: the log, or a feed source."""
+
+    def parse(self, parameters: Mapping[str, str]) -> AnyQuery:
+        """Read the parameters of a URL; raises Refused."""
+        ...
+
+    async def read(self, user_id: str, feed: str, query: AnyQuery) -> bytes:
+        """The answer's JSON; raises Unavailable."""
+        ...
+
+
+class Snapshots:
+    """A user's pages of feeds, each made once for all who ask while it is fresh.
+
+    Args:
+        levels: Where they are kept.
+        reader: Knows the log's epoch, which is a part of each key.
+        pages: Makes them.
+        kept: Whether what is fresh is sent again; else each is made anew, while that goes.
+    """
+
+    def __init__(self, levels: Levels, reader: LogReader, pages: Pages[Any], *, kept: bool) -> None:
+        self.levels: Final = levels
+        self._reader: Final = reader
+        self._pages: Final = pages
+        self._kept: Final = kept
+
+    async def get(
+        self, user_id: str, feed: str, parameters: Mapping[str, str], age_max: float | None
+    ) -> Found:
+        """A page, as `pack` makes it.
+
+        Args:
+            user_id: Whose view of the feed.
+            feed: The feed.
+            parameters: Of the URL.
+            age_max: How many seconds old the client wants it at the most.
+
+        Raises:
+            Refused: For the parameters.
+            Unavailable: It cannot be had in time, and nobody has an old one.
+            Overloaded: Too many are made already.
+        """
+        query = self._pages.parse(parameters)
+        epoch = await self._reader.known_epoch()
+
+        async def load() -> bytes:
+            return pack(await self._pages.read(user_id, feed, query))
+
+        key = "\n".join((epoch, user_id, feed, query.key()))
+        if age_max is not None:
+            age_max = max(age_max, SNAPSHOT_AGE_SECONDS_MIN)
+        return await self.levels.get(
+            key,
+            load,
+            deadline_seconds=SNAPSHOT_SECONDS_MAX,
+            age_max=age_max if self._kept else 0.0,
+        )
+
+
+def pack(body: bytes) -> bytes:
+    """A body as it is kept: its tag, and the body compressed."""
+    tag = hashlib.blake2b(body, digest_size=TAG_BYTES).digest()
+    # Without the time of day, so that the same body is the same bytes.
+    return tag + gzip.compress(body, COMPRESSION, mtime=0)
+
+
+async def feed_page(gateway: Gateway, request: Request, send: Send) -> None:
+    """Answer `GET /v1/feeds/{feed}`."""
+    principal = await gateway.authenticator.principal(request)
+    feed = await feed_of(gateway, request, principal)
+    age_max = _age_max(request.headers.get("cache-control", ""))
+    found = await gateway.snapshots.get(principal.user_id, feed, request.query_params, age_max)
+    await _response(request, found)(request.scope, request.receive, send)
+
+
+def _response(request: Request, found: Found) -> Response:
+    tag = f'W/"{found.value[:TAG_BYTES].hex()}"'
+    headers = {
+        "ETag": tag,
+        # A client may keep it, and asks each time whether it is the same still.
+        "Cache-Control": "private, no-cache",
+        "Vary": "Accept-Encoding, Authorization",
+        "Age": str(int(found.age_seconds)),
+        "Cache-Status": _cache_status(found),
+    }
+    if tag in {one.strip() for one in request.headers.get("if-none-match", "").split(",")}:
+        return Response(status_code=304, headers=headers)
+    compressed = found.value[TAG_BYTES:]
+    if _takes_gzip(request.headers.get("accept-encoding", "")):
+        headers["Content-Encoding"] = "gzip"
+        return Response(compressed, headers=headers, media_type="application/json")
+    return Response(gzip.decompress(compressed), headers=headers, media_type="application/json")
+
+
+def _age_max(control: str) -> float | None:
+    """What a client asks for in `Cache-Control`; None when it does not say."""
+    for one in control.lower().split(","):
+        name, _, seconds = one.strip().partition("=")
+        if name == "no-cache":
+            return 0.0
+        if name == "max-age" and seconds.isascii() and seconds.isdigit():
+            return float(seconds[:9])
+    return None
+
+
+def _cache_status(found: Found) -> str:
+    """As RFC 9211 has it; a negative `ttl` is how long ago it was fresh."""
+    if found.level == "loaded":
+        return "livefeed; fwd=miss"
+    stale = f"; ttl=-{max(1, int(found.age_seconds))}" if found.stale else ""
+    return f"livefeed; hit; detail={found.level}{stale}"
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for one in accepted.lower().split(","):
+        name, _, parameters = one.strip().partition(";")
+        if name.strip() in {"gzip", "*"}:
+            return parameters.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False

@@ -1,0 +1,132 @@
+"""Pages of a feed as the feed source of whoever runs this livefeed ranks it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from gateway.log_reader import LogReader
+from livefeed.adapters.postgres.reads import Heads
+from livefeed.breaker import Breaker
+from livefeed.channel import channels_of, client_name
+from livefeed.cursor import Cursor, client_epoch, format_cursor
+from livefeed.errors import Refused, Unavailable
+from livefeed.feed_source import (
+    AFTER_BYTES_MAX,
+    FeedSource,
+    SourcePage,
+    SourceRequest,
+    channel_of,
+    checked,
+)
+from livefeed.feed_view import LIMIT_DEFAULT, FeedItem, check_names, parse_limit
+from livefeed.filters import Types, parse_types
+from livefeed.limits import SOURCE_SECONDS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class SourceQuery:
+    """Which part of a feed a source is asked for."""
+
+    limit: int
+    after: str | None
+    types: Types
+
+    def key(self) -> str:
+        """The same for the same page."""
+        return f"{self.limit}\t{','.join(sorted(self.types))}\t{self.after or ''}"
+
+
+class SourcePages:
+    """Asks the source, in time; one that fails three times in a row is left alone for a moment.
+
+    Args:
+        reader: Of the log, whose cursor is read before the source is asked.
+        source: The function.
+        sessions: Makes what it reads with.
+    """
+
+    def __init__(self, reader: LogReader, source: FeedSource, sessions: Callable[[], Any]) -> None:
+        self._reader: Final = reader
+        self._source: Final = source
+        self._sessions: Final = sessions
+        self.breaker: Final = Breaker()
+
+    def parse(self, parameters: Mapping[str, str]) -> SourceQuery:
+        """Read the parameters; raises Refused."""
+        check_names(parameters)
+        after = parameters.get("after")
+        if after is not None and not 0 < len(after.encode()) <= AFTER_BYTES_MAX:
+            raise Refused("parameter_invalid", "after is not a value of `next`")
+        limit = parse_limit(parameters.get("limit", str(LIMIT_DEFAULT)))
+        return SourceQuery(limit, after, parse_types(parameters.get("types")))
+
+    async def read(self, user_id: str, feed: str, query: SourceQuery) -> bytes:
+        """The answer's JSON.
+
+        Raises:
+            Unavailable: The source fails, is late, or answers what it may not; or the log is away.
+        """
+        # Before: whatever is committed from here on, the client is sent again.
+        heads = await self._reader.heads(channels_of(user_id, feed))
+        request = SourceRequest(
+            user_id, feed, query.limit, query.after, query.types, self._sessions, SOURCE_SECONDS_MAX
+        )
+        page, items = await self._ask(request)
+        return _answer(heads, request, page, items)
+
+    async def _ask(self, request: SourceRequest) -> tuple[SourcePage, list[bytes]]:
+        if not self.breaker.allows(time.monotonic()):
+            raise Unavailable("feed source", "it failed, and is left alone for a moment")
+        try:
+            async with asyncio.timeout(SOURCE_SECONDS_MAX):
+                page = await self._source(request)
+            items = checked(page, request.limit)
+        except Exception as error:
+            self.breaker.failed(time.monotonic(), jitter=random.random())
+            if isinstance(error, Unavailable):
+                raise
+            detail = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise Unavailable("feed source", detail[:300]) from error
+        except BaseException:
+            self.breaker.abandoned(time.monotonic())
+            raise
+        self.breaker.succeeded()
+        return page, items
+
+
+def _answer(heads: Heads, request: SourceRequest, page: SourcePage, items: list[bytes]) -> bytes:
+    channel = client_name(channel_of(page, request.user_id, request.feed))
+    positions = {client_name(name): head for name, head in heads.heads.items()}
+    cursor = Cursor(client_epoch(heads.epoch, request.user_id), positions)
+    return msgspec.json.encode(
+        {
+            "feed": request.feed,
+            "items": [_item(channel, place, item) for place, item in enumerate(items)],
+            "cursor": format_cursor(cursor),
+            "floor": {client_name(name): floor for name, floor in heads.floors.items()},
+            "unread": page.unread,
+            "next": page.next,
+        }
+    )
+
+
+def _item(channel: str, place: int, content: bytes) -> FeedItem:
+    """An item of the source: of seq 0, so that whatever the stream says of it is newer."""
+    return FeedItem(
+        channel=channel,
+        seq=0,
+        rank=float(-place),
+        update_id=None,
+        timestamp=None,
+        version=None,
+        content=msgspec.Raw(content),
+        engagement_seq=None,
+        engagement=None,
+    )

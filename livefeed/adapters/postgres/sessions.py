@@ -1,0 +1,60 @@
+"""SQLAlchemy sessions on a replica, for feed sources: the only use of SQLAlchemy while serving."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+CONNECT_SECONDS_MAX: Final = 3.0
+RECYCLE_SECONDS: Final = 1_800
+
+
+class Sessions:
+    """Makes sessions; every statement in them reads only.
+
+    Args:
+        url: Of the server.
+        connections: At most; further sessions wait for a moment and then fail.
+        timeout_seconds: Of a statement, and of the wait for a connection.
+        application: What `pg_stat_activity` shows.
+    """
+
+    def __init__(
+        self, url: str, *, connections: int, timeout_seconds: float, application: str
+    ) -> None:
+        _, _, rest = url.partition("://")
+        self._engine: Final[AsyncEngine] = create_async_engine(
+            # Without the driver's name SQLAlchemy 2.1 would take another driver.
+            f"postgresql+asyncpg://{rest}",
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=timeout_seconds,
+            pool_recycle=RECYCLE_SECONDS,
+            pool_pre_ping=True,
+            connect_args={
+                "timeout": CONNECT_SECONDS_MAX,
+                "command_timeout": timeout_seconds,
+                "server_settings": {
+                    "application_name": application,
+                    "statement_timeout": f"{timeout_seconds * 1000:.0f}",
+                    "default_transaction_read_only": "on",
+                    "idle_in_transaction_session_timeout": "10000",
+                    "jit": "off",
+                },
+            },
+        )
+        self._make: Final = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    def __call__(self) -> AsyncSession:
+        """A session, which is a context; one task at a time may use it."""
+        return self._make()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()

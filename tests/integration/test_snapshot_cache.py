@@ -1,0 +1,286 @@
+"""Feeds over HTTP through the caches: what is sent again, how old, and what with the log away."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from livefeed_client import fetch_snapshot
+
+from gateway.feed_door import TAG_BYTES, pack
+from gateway.memory import MemoryWatch
+from livefeed.adapters.cache.memory import BoundedMemoryCache
+from tests.servers import OwnServers, Stack, until, update
+
+FRESH_SECONDS = 60
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "ranked_home.py"
+DOWN = """
+    import asyncio
+
+    async def ranked(request):
+        if request.user_id == "broken":
+            raise RuntimeError("its database is away")
+        if request.user_id == "slow":
+            await asyncio.sleep(60)
+        return {"items": []}
+"""
+
+
+class Reader:
+    """A user of one feed."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=5
+        )
+
+    async def __aenter__(self) -> Reader:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def get(self, query: str = "", **headers: str) -> httpx.Response:
+        """The feed."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self._client.get(f"/v1/feeds/home{query}", headers=named)
+
+
+def reader(stack: Stack, number: int = 0, user: str = "alice") -> Reader:
+    """One that reads from a gateway of the stack."""
+    return Reader(stack.gateways[number].url, stack.token(user))
+
+
+def came_from(answer: httpx.Response) -> str:
+    """Where the gateway had it from."""
+    assert answer.status_code == 200, answer.text
+    return answer.headers["Cache-Status"]
+
+
+async def test_a_page_is_sent_again_and_the_stream_goes_on_from_it(stack: Stack) -> None:
+    """From the gateway's memory, then from what the gateways share; it may be young if asked."""
+    await stack.start_pool()
+    for _ in range(2):
+        await stack.start_gateway(snapshot_fresh_seconds=FRESH_SECONDS)
+    await stack.publish([update(id="first")])
+    await stack.settled()
+    async with reader(stack) as here, reader(stack, 1) as there:
+        first = await here.get()
+        assert came_from(first) == "livefeed; fwd=miss"
+        await stack.publish([update(id="second")])
+        await stack.settled()
+        second = await here.get()
+        assert came_from(second) == "livefeed; hit; detail=memory"
+        assert second.json() == first.json()
+        assert 0 <= int(second.headers["Age"]) < 10
+        third = await there.get()
+        assert came_from(third) == "livefeed; hit; detail=shared"
+        assert third.json() == first.json()
+        kept = await stack.snapshot("alice", limit=50)
+        assert [item.id for item in kept.items] == ["first"]
+        follower = stack.follow("alice", state=kept.state)
+        await until(lambda: follower.ids("home") == ["second", "first"], what="it goes on")
+        await asyncio.sleep(1.1)
+        young = await here.get(Cache_Control="max-age=0")
+        assert came_from(young) == "livefeed; fwd=miss"
+        assert [item["content"]["id"] for item in young.json()["items"]] == ["second", "first"]
+
+
+async def test_the_same_page_is_a_304_and_small(stack: Stack) -> None:
+    """The tag is of the body, so it is the same from each gateway; gzip for whoever takes it."""
+    await stack.start_pool()
+    for _ in range(2):
+        await stack.start_gateway()
+    await stack.publish([update(id=f"p{number}") for number in range(30)])
+    await stack.settled()
+    async with reader(stack) as here, reader(stack, 1) as there:
+        plain = await here.get(Accept_Encoding="identity")
+        packed = await there.get(Accept_Encoding="br, gzip;q=0.5")
+        refused = await there.get(Accept_Encoding="gzip;q=0")
+        assert "Content-Encoding" not in plain.headers
+        assert "Content-Encoding" not in refused.headers
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert int(packed.headers["Content-Length"]) < len(plain.content) / 3
+        assert packed.json() == plain.json() == refused.json()
+        tag = plain.headers["ETag"]
+        assert packed.headers["ETag"] == tag
+        same = await there.get(If_None_Match=f'"other", {tag}')
+        assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", tag)
+        await stack.publish([update(id="new")])
+        await stack.settled()
+        assert (await here.get(If_None_Match=tag)).status_code == 200
+
+
+async def test_what_was_read_is_answered_with_everything_away(
+    own_stack: Stack, own_servers: OwnServers
+) -> None:
+    """Within 500 ms, marked as stale when it is; what nobody has read is a 503; then it is back."""
+    await own_stack.start_pool()
+    await own_stack.start_gateway(snapshot_fresh_seconds=0.5)
+    await own_stack.publish([update(id="kept")])
+    await own_stack.settled()
+    async with reader(own_stack) as alice, reader(own_stack, user="bob") as bob:
+        before = await alice.get()
+        await asyncio.sleep(0.7)
+        await own_servers.postgres.stop()
+        own_servers.nats.kill()
+        slowest = 0.0
+        for _ in range(30):
+            began = time.monotonic()
+            answer = await alice.get()
+            slowest = max(slowest, time.monotonic() - began)
+            assert "ttl=-" in came_from(answer)
+            assert answer.json() == before.json()
+            await asyncio.sleep(0.05)
+        began = time.monotonic()
+        refused = await bob.get()
+        slowest = max(slowest, time.monotonic() - began)
+        assert refused.status_code == 503
+        assert int(refused.headers["Retry-After"]) > 0
+        assert slowest < 1.0, "half a second, and what a busy computer adds"
+        print(f"slowest {slowest * 1e3:.0f} ms")
+        await own_servers.nats.start()
+        await own_servers.postgres.start()
+
+        async def back() -> bool:
+            answer = await bob.get()
+            return answer.status_code == 200 and "ttl" not in came_from(await alice.get())
+
+        await until(back, seconds=5 + 5, what="pages are made again")
+    assert "Traceback" not in own_stack.gateways[0].output()
+
+
+async def test_a_thousand_askers_cost_one_read(stack: Stack) -> None:
+    """As the database counts them, for a page that nobody has."""
+    await stack.start_pool()
+    await stack.start_gateway(snapshot_fresh_seconds=FRESH_SECONDS)
+    await stack.publish([update(id="hot")])
+    await stack.settled()
+    async with reader(stack) as alice:
+        answers = await asyncio.gather(*(alice.get() for _ in range(100)))
+        sources = [came_from(answer) for answer in answers]
+    assert len({answer.content for answer in answers}) == 1
+    # Those who came while it was made were given what was made.
+    assert set(sources) <= {"livefeed; fwd=miss", "livefeed; hit; detail=memory"}
+    assert sources.count("livefeed; fwd=miss") == len(sources), "one answer for all who came first"
+
+
+async def test_the_python_client_reads_what_is_kept(stack: Stack) -> None:
+    """And goes on from it: a snapshot and its stream are the log."""
+    await stack.start_pool()
+    await stack.start_gateway(snapshot_fresh_seconds=FRESH_SECONDS)
+    token = stack.token("alice")
+    await stack.publish([update(id="first")])
+    await stack.settled()
+    await fetch_snapshot(stack.url, token=token, feed="home")
+    await stack.publish([update(id="second")])
+    await stack.settled()
+    kept = await fetch_snapshot(stack.url, token=token, feed="home")
+    assert [item.id for item in kept.items] == ["first"]
+    await asyncio.sleep(1.1)
+    young = await fetch_snapshot(stack.url, token=token, feed="home", age_seconds_max=1)
+    assert [item.id for item in young.items] == ["second", "first"]
+
+
+@pytest.mark.parametrize("query", ["?x=1", "?limit=0", "?after=!", "?types=nothing"])
+async def test_parameters_fill_no_cache(stack: Stack, query: str) -> None:
+    """Each invented one would be another page."""
+    await stack.start_gateway()
+    async with reader(stack) as alice:
+        answer = await alice.get(query)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "parameter_invalid"
+
+
+async def test_a_source_that_fails_is_said_and_left_alone(stack: Stack) -> None:
+    """Raised, late, or no page: a 503 in time, and no traceback."""
+    stack.plug_in(DOWN, feed_source="ranked")
+    gateway = await stack.start_gateway()
+    for user in ("broken", "slow", "odd"):
+        async with reader(stack, user=user) as one:
+            began = time.monotonic()
+            answer = await one.get()
+            assert time.monotonic() - began < 1.0
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "unavailable"
+    assert "feed source" in gateway.output()
+    assert "Traceback" not in gateway.output()
+
+
+SCHEMA = """
+create table app_profile (user_id text primary key, topics text[] not null);
+create table app_follow (follower text, author text, primary key (follower, author));
+create table app_post (id text primary key, author text, topic text, title text,
+    created_at timestamptz not null);
+insert into app_profile values ('alice', '{birds}');
+insert into app_follow values ('alice', 'carol');
+insert into app_post values
+    ('old', 'dave', 'cars', 'An old car', '2026-11-01'),
+    ('bird', 'dave', 'birds', 'A bird', '2026-11-02'),
+    ('new', 'dave', 'cars', 'A new car', '2026-11-02 01:00'),
+    ('carol', 'carol', 'cars', 'From Carol', '2026-11-01 20:00');
+"""
+
+
+async def test_the_example_ranks_a_feed_and_the_stream_goes_on(
+    own_stack: Stack, own_servers: OwnServers
+) -> None:
+    """The source of docs/examples, on the application's own tables, read from a replica."""
+    own_stack.plug_in(EXAMPLE.read_text(), feed_source="ranked_home")
+    replica = await own_servers.start_replica()
+    connection = await asyncpg.connect(own_servers.postgres.url)
+    await connection.execute(SCHEMA)
+    await connection.close()
+    await own_stack.start_pool()
+    await own_stack.start_gateway(replica_urls=[replica.url])
+    async with reader(own_stack) as alice:
+
+        async def replicated() -> Any:
+            return (await alice.get()).status_code == 200
+
+        await until(replicated, seconds=15, what="the replica has the tables")
+        page = (await alice.get("?limit=3")).json()
+        assert [item["content"]["id"] for item in page["items"]] == ["carol", "bird", "new"]
+        rest = (await alice.get(f"?limit=3&after={page['next']}")).json()
+        assert [item["content"]["id"] for item in rest["items"]] == ["old"]
+        assert rest["next"] is None
+    snapshot = await fetch_snapshot(own_stack.url, token=own_stack.token("alice"), feed="home")
+    assert [item.id for item in snapshot.items] == ["carol", "bird", "new", "old"]
+
+
+def test_memory_is_given_back_before_it_is_full() -> None:
+    """Halved at 80 %, emptied at 90 %."""
+    share = 0.5
+    cache = BoundedMemoryCache()
+    watch = MemoryWatch(lambda: share, cache)
+
+    async def fill() -> None:
+        for number in range(100):
+            await cache.set(f"k{number}", b"x" * 10_000, ttl=60)
+
+    asyncio.run(fill())
+    watch.look()
+    assert cache.entries == 100
+    share = 0.8
+    watch.look()
+    assert 45 <= cache.entries <= 50
+    share = 0.9
+    watch.look()
+    assert cache.entries == 0
+    assert (watch.shrunk, watch.emptied) == (1, 1)
+
+
+def test_the_body_is_the_same_bytes() -> None:
+    """Compressed at another moment too: the tag and the shared cache lean on it."""
+    body = json.dumps({"items": list(range(100))}).encode()
+    first = pack(body)
+    time.sleep(1.1)
+    assert pack(body) == first
+    assert gzip.decompress(first[TAG_BYTES:]) == body
