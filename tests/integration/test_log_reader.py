@@ -229,7 +229,11 @@ async def test_two_paused_replicas_leave_all_to_the_primary(servers: Servers) ->
 
 async def test_a_stopped_replica_and_both(servers: Servers) -> None:
     """The other one answers, then the primary; each is used again when it is back."""
+    written = await servers.write()
+    await replayed(servers.primary, servers.replicas[1])
     await servers.replicas[0].stop()
+    # Before anybody knows: it is asked, and what it does not answer the other one does.
+    assert [await servers.read_again(written) for _ in range(12)] == ["replica"] * 12
     await servers.reads(20)
     await until(lambda: servers.by(1), seconds=5, what="the other one is read")
     await servers.replicas[1].stop()
