@@ -119,7 +119,7 @@ class LogReader:
         """What a read that needs no target gives at the first server that answers it.
 
         Asked are replicas that are close behind, then the primary, then replicas that are far
-        behind: their log is old, and better than none. Each has its share of the time that is left.
+        behind: their log is old, and better than none. Each has half of the time that is left.
 
         Args:
             read: Reads from one server; what it raises beside Unavailable is raised.
@@ -137,7 +137,7 @@ class LogReader:
         deadline = time.monotonic() + deadline_seconds
         failed = Unavailable("log", "each server that has it failed a moment ago")
         for number, server in enumerate(servers):
-            share = (deadline - time.monotonic()) / (len(servers) - number)
+            share = _share(deadline, is_last=number == len(servers) - 1)
             if share <= 0.0 or not server.breaker.allows(time.monotonic()):
                 continue
             try:
@@ -163,7 +163,7 @@ class LogReader:
         fresh: dict[Place, Page] = {}
         deadline = time.monotonic() + REPLICA_SECONDS_MAX
         for number, replica in enumerate(asked):
-            seconds = (deadline - time.monotonic()) / (len(asked) - number)
+            seconds = _share(deadline, is_last=number == len(asked) - 1)
             if not shares or seconds <= 0.0:
                 break
             fresh |= await self._fresh(replica, shares, heads, seconds)
@@ -209,6 +209,16 @@ class _Server(NamedTuple):
 
     pool: Pool
     breaker: Breaker
+
+
+def _share(deadline: float, *, is_last: bool) -> float:
+    """How long one server may take, in seconds.
+
+    Half of what is left, and the last one all: nearly always the first one answers, and a breaker
+    that was opened because many others might have been asked too would be wrong.
+    """
+    left = deadline - time.monotonic()
+    return left if is_last else left / 2
 
 
 async def _in_time(server: _Server, read: Callable[[Pool], Awaitable[T]], seconds: float) -> T:

@@ -29,6 +29,19 @@ from tests.servers import frozen, run_now, server_port, until
 
 CHANNEL: Final = "topic:home"
 PLACES: Final = [("user:alice/home", 0), (CHANNEL, 0)]
+ROWS_READ: Final = 5
+WRITE: Final = """
+with channel as (
+    insert into feed_channel (name, seq) values ($1, 1)
+    on conflict (name) do update set seq = feed_channel.seq + 1 returning id, seq
+), body as (
+    insert into feed_body (ref, update_id, body, published_at, accepted_at)
+    select int8send(seq), seq::text, convert_to(seq::text, 'UTF8'), now(), now() from channel
+)
+insert into feed_entry (channel_id, item, facet, seq, explicit, version, ref, kind, born)
+select id, seq, 0, seq, 0, seq, int8send(seq), 0, 0 from channel returning seq
+"""
+"""The next entry of a channel, with its body."""
 PATIENCE_SECONDS: Final = 60.0
 """How long the pools would wait for a server that hangs."""
 BUSY_COMPUTER_SECONDS: Final = 0.5
@@ -74,12 +87,8 @@ class Servers:
         self.slowest = 0.0
 
     async def write(self) -> int:
-        """Write one more into the channel; its head."""
-        (row,) = await self.writer.fetch(
-            "insert into feed_channel (name, seq) values ($1, 1) on conflict (name)"
-            " do update set seq = feed_channel.seq + 1 returning seq",
-            CHANNEL,
-        )
+        """Write one more into the channel; its seq, which is the head."""
+        (row,) = await self.writer.fetch(WRITE, CHANNEL)
         return int(row["seq"])
 
     async def read(self) -> str:
@@ -91,12 +100,15 @@ class Servers:
         """The same without a write."""
         reader, began_at = self.reader, time.monotonic()
         by_replica = reader.replica_pages
-        pages = await reader.pages(PLACES)
+        start = max(0, written - ROWS_READ)
+        pages = await reader.pages([PLACES[0], (CHANNEL, start)])
         took = time.monotonic() - began_at
         self.slowest = max(self.slowest, took)
         assert took < REPLICA_SECONDS_MAX + BUSY_COMPUTER_SECONDS
         assert [page.channel for page in pages] == [channel for channel, _ in PLACES]
         assert pages[1].head >= written, "a page is never behind the target"
+        seqs = [one.seq for one in pages[1].updates]
+        assert seqs == list(range(start + 1, pages[1].head + 1)), "no row is lost"
         return "replica" if reader.replica_pages - by_replica == len(PLACES) else "primary"
 
     async def reads(self, times: int) -> list[str]:
@@ -229,7 +241,11 @@ async def test_two_paused_replicas_leave_all_to_the_primary(servers: Servers) ->
 
 async def test_a_stopped_replica_and_both(servers: Servers) -> None:
     """The other one answers, then the primary; each is used again when it is back."""
+    written = await servers.write()
+    await replayed(servers.primary, servers.replicas[1])
     await servers.replicas[0].stop()
+    # Before anybody knows: it is asked, and what it does not answer the other one does.
+    assert [await servers.read_again(written) for _ in range(12)] == ["replica"] * 12
     await servers.reads(20)
     await until(lambda: servers.by(1), seconds=5, what="the other one is read")
     await servers.replicas[1].stop()
