@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from livefeed.limits import CACHE_FAILURE_SECONDS, CACHE_FAILURES_MAX
 
+Failure = TypeVar("Failure", bound=BaseException)
 Stage = Literal["looking", "queued", "loading"]
 
 
@@ -29,12 +30,11 @@ class Flight:
     The first usable value is given to all who wait, if stale; what comes later replaces it.
     """
 
-    __slots__ = ("_answer", "_newest_at", "stage", "task", "waiting")
+    __slots__ = ("_answer", "stage", "task", "waiting")
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(_seen)
-        self._newest_at = -1
         self.task: asyncio.Task[None] | None = None
         self.waiting = 0
         self.stage: Stage = "looking"
@@ -45,11 +45,8 @@ class Flight:
         """Whether there is something for those who wait."""
         return self._answer.done()
 
-    def offer(self, found: Found, made_at: int) -> None:
-        """Give a value to those who wait and who come, unless they have had a newer one."""
-        if made_at < self._newest_at:
-            return
-        self._newest_at = made_at
+    def offer(self, found: Found) -> None:
+        """Give a value to those who wait and who come, in the place of an earlier one."""
         if self._answer.done():
             self._answer = asyncio.get_running_loop().create_future()
         self._answer.set_result(found)
@@ -85,11 +82,13 @@ class Failures:
         """The oldest first, each with until when it counts."""
 
     def note(self, key: str, error: Exception, now: float) -> None:
-        """It failed now; `now` is monotonic."""
+        """It failed now; `now` is monotonic. What counts no more is forgotten."""
         self._errors.pop(key, None)
+        while self._errors and now >= next(iter(self._errors.values()))[1]:
+            self._forget_oldest()
         self._errors[key] = (error, now + CACHE_FAILURE_SECONDS)
         if len(self._errors) > CACHE_FAILURES_MAX:
-            del self._errors[next(iter(self._errors))]
+            self._forget_oldest()
 
     def recent(self, key: str, now: float) -> Exception | None:
         """Why it is not tried again yet."""
@@ -99,9 +98,13 @@ class Failures:
             return None
         return error
 
+    def _forget_oldest(self) -> None:
+        del self._errors[next(iter(self._errors))]
 
-def afresh(error: BaseException) -> BaseException:
-    """An error to raise once more: with the traces of all who were given it, it would grow."""
+
+def afresh(error: Failure) -> Failure:
+    """An error to keep, or to raise once more, without its trace: that holds every frame on its
+    way, and grows with all who are given it."""
     return error.with_traceback(None)
 
 
