@@ -644,6 +644,9 @@ async def test_closing_ends_what_runs(room: Room) -> None:
     with pytest.raises(Unavailable, match="closed"):
         await room.get("later")
     assert (await room.get("kept")).level == "memory"
+    room.now += 400.0
+    assert (await room.get("kept")).stale
+    assert not room.levels._tasks
 
 
 async def test_a_hit_is_cheap(room: Room) -> None:
