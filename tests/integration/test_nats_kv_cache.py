@@ -191,6 +191,23 @@ async def test_a_bucket_that_is_there_is_mended_and_keeps_its_values(
     assert (await jetstream.stream_info(STREAM)).state.messages == 2
 
 
+async def test_the_bucket_is_made_without_who_has_no_more_time(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes longer for it than a read may take: the first read is Unavailable."""
+    cache = NatsKvCache(connection)
+    ask = cache._questions.ask
+
+    async def slow(subject: str, payload: bytes, **options: Any) -> Any:
+        await asyncio.sleep(2 * CACHE_GET_SECONDS_MAX)
+        return await ask(subject, payload, **options)
+
+    monkeypatch.setattr(cache._questions, "ask", slow)
+    with pytest.raises(Unavailable, match="within"):
+        await cache.get("key")
+    await until(lambda: cache._ready, seconds=2.0, what="the bucket is made all the same")
+
+
 async def test_a_server_that_forgot_the_bucket_gets_it_again(own_servers: OwnServers) -> None:
     """While it is away each call ends at once; afterwards it is used without anybody's help."""
     async with connected(own_servers.nats.url) as connection:
@@ -307,7 +324,12 @@ async def test_a_server_that_hangs_is_not_waited_for(own_servers: OwnServers) ->
                     await one.get("key")
                 took = time.monotonic() - began
                 assert CACHE_GET_SECONDS_MAX - 0.01 < took < CACHE_GET_SECONDS_MAX + 0.1
-            assert not cache._questions._waiting
+            questions = cache._questions
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="within"):
+                await questions.ask("nobody", b"", seconds=0.05)
+            assert time.monotonic() - began < 1.0
+            assert not questions._waiting
         finally:
             os.kill(pid, signal.SIGCONT)
         await until(lambda: answers(cache), what="it answers again")

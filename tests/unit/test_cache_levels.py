@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import traceback
 from collections.abc import AsyncIterator
@@ -17,7 +18,8 @@ from livefeed.adapters.cache.levels import Level, Levels
 from livefeed.adapters.cache.memory import BoundedMemoryCache
 from livefeed.breaker import Breaker, BreakerPolicy
 from livefeed.cache import MICROSECONDS, Entry, encode
-from livefeed.errors import LivefeedError, Overloaded, Unavailable
+from livefeed.errors import Overloaded, Unavailable
+from livefeed.limits import MIB
 from tests.servers import until
 
 KEY = "epoch/user:alice/home"
@@ -316,6 +318,24 @@ async def test_a_stale_value_of_the_shared_level_is_served_at_once(room: Room) -
     assert (await room.get()).value == b"value 1"
 
 
+async def test_who_comes_while_it_is_written_gets_the_new_value(room: Room) -> None:
+    """Also where the nearest does not keep it, and the flight had a stale one first."""
+    room.levels = room.levels_of(
+        Level("memory", BoundedMemoryCache(bytes_max=0), 60.0, 3600.0, Breaker()),
+        Level("shared", room.shared, 300.0, 3600.0, room.breaker),
+    )
+    room.put(age=500.0)
+    room.shared.go_set.clear()
+    room.load.go.clear()
+    assert (await room.get()).value == b"far"
+    room.load.go.set()
+    await until(lambda: room.shared.writing, what="the new value is written")
+    assert (await room.get()).value == b"value 1"
+    assert room.load.calls == 1
+    room.shared.go_set.set()
+    await room.settled()
+
+
 async def test_a_value_is_made_again_early_once(room: Room) -> None:
     """Behind the caller, who has the fresh one; never twice at the same time."""
     await room.get()
@@ -405,10 +425,31 @@ async def test_failures_are_bounded(room: Room, monkeypatch: pytest.MonkeyPatch)
     for number in range(50):
         with pytest.raises(LookupError):
             await room.get(str(number))
-    assert len(room.levels._failures._errors) == 10
+    failures = room.levels._failures._errors
+    assert len(failures) == 10
     with pytest.raises(LookupError):
         await room.get("49")
     assert room.load.calls == 50
+    room.now += 1.0
+    with pytest.raises(LookupError):
+        await room.get("50")
+    assert list(failures) == ["50"]
+
+
+async def test_an_error_that_nobody_waits_for_is_no_noise(room: Room) -> None:
+    """asyncio would log each as never retrieved."""
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    await room.get()
+    await room.settled()
+    room.now += 400.0
+    room.shared.values.clear()
+    room.load.error = RuntimeError("away")
+    assert (await room.get()).stale
+    await room.settled()
+    gc.collect()
+    assert room.load.calls == 2
+    assert not said
 
 
 async def test_a_load_that_is_cancelled_inside_is_an_error(room: Room) -> None:
@@ -470,6 +511,23 @@ async def test_flights_are_bounded(room: Room, monkeypatch: pytest.MonkeyPatch) 
     room.shared.go_get.set()
     await asyncio.gather(*callers, return_exceptions=True)
     await room.settled()
+    assert not room.levels._flights
+
+
+async def test_a_flood_of_keys_leaves_nothing_behind(room: Room) -> None:
+    """Each asked for once, some of them failing: what is kept of them has its bounds."""
+    room.memory._bytes_max = 1 * MIB
+    room.shared.full = True
+    for batch in range(100):
+        room.load.error = LookupError("no such feed") if batch % 10 == 0 else None
+        keys = (f"user:{batch}:{number}" for number in range(200))
+        await asyncio.gather(*map(room.get, keys), return_exceptions=True)
+        assert len(room.levels._flights) <= 200
+    await room.settled()
+    assert room.load.calls == 20_000
+    assert room.memory.bytes_kept <= 1 * MIB
+    assert len(room.levels._failures._errors) == 2_000
+    assert len(room.levels.counts) == 11
     assert not room.levels._flights
 
 
@@ -583,9 +641,12 @@ async def test_closing_ends_what_runs(room: Room) -> None:
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(one) for one in outcomes} == {Unavailable}
     assert room.load.running == 0
-    with pytest.raises(LivefeedError):
+    with pytest.raises(Unavailable, match="closed"):
         await room.get("later")
     assert (await room.get("kept")).level == "memory"
+    room.now += 400.0
+    assert (await room.get("kept")).stale
+    assert not room.levels._tasks
 
 
 async def test_a_hit_is_cheap(room: Room) -> None:

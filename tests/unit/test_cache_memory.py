@@ -85,6 +85,7 @@ async def test_a_new_value_has_its_own_time() -> None:
     await kept.set("key", b"old", ttl=10.0)
     await kept.set("cleared", b"old", ttl=10.0)
     await kept.clear()
+    assert kept._ends.next_at() is None
     await kept.set("key", b"new", ttl=100.0)
     await kept.set("cleared", b"new")
     clock.now += 50.0

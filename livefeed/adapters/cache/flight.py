@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from livefeed.limits import CACHE_FAILURE_SECONDS, CACHE_FAILURES_MAX
 
+Failure = TypeVar("Failure", bound=BaseException)
 Stage = Literal["looking", "queued", "loading"]
 
 
@@ -33,12 +34,11 @@ class Flight:
         made_at: What is older is not wanted.
     """
 
-    __slots__ = ("_answer", "_newest_at", "began_at", "made_at", "stage", "task", "waiting")
+    __slots__ = ("_answer", "began_at", "made_at", "stage", "task", "waiting")
 
     def __init__(self, began_at: int = 0, made_at: int = -1) -> None:
         self._answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(_seen)
-        self._newest_at = -1
         self.began_at = began_at
         self.made_at = made_at
         """Nothing older is wanted; -1 where nobody minds."""
@@ -56,11 +56,8 @@ class Flight:
         """Whether what it will have is young enough for somebody who comes now."""
         return made_at < 0 or (self.made_at >= 0 and self.began_at >= made_at)
 
-    def offer(self, found: Found, made_at: int) -> None:
-        """Give a value to those who wait and who come, unless they have had a newer one."""
-        if made_at < self._newest_at:
-            return
-        self._newest_at = made_at
+    def offer(self, found: Found) -> None:
+        """Give a value to those who wait and who come, in the place of an earlier one."""
         if self._answer.done():
             self._answer = asyncio.get_running_loop().create_future()
         self._answer.set_result(found)
@@ -96,11 +93,13 @@ class Failures:
         """The oldest first, each with until when it counts."""
 
     def note(self, key: str, error: Exception, now: float) -> None:
-        """It failed now; `now` is monotonic."""
+        """It failed now; `now` is monotonic. What counts no more is forgotten."""
         self._errors.pop(key, None)
+        while self._errors and now >= next(iter(self._errors.values()))[1]:
+            self._forget_oldest()
         self._errors[key] = (error, now + CACHE_FAILURE_SECONDS)
         if len(self._errors) > CACHE_FAILURES_MAX:
-            del self._errors[next(iter(self._errors))]
+            self._forget_oldest()
 
     def recent(self, key: str, now: float) -> Exception | None:
         """Why it is not tried again yet."""
@@ -110,9 +109,13 @@ class Failures:
             return None
         return error
 
+    def _forget_oldest(self) -> None:
+        del self._errors[next(iter(self._errors))]
 
-def afresh(error: BaseException) -> BaseException:
-    """An error to raise once more: with the traces of all who were given it, it would grow."""
+
+def afresh(error: Failure) -> Failure:
+    """An error to keep, or to raise once more, without its trace: that holds every frame on its
+    way, and grows with all who are given it."""
     return error.with_traceback(None)
 
 

@@ -209,7 +209,7 @@ class Levels:
             if not await self._find(key, flight, made_at):
                 await self._make(key, load, flight)
         except Exception as error:  # noqa: BLE001 - those who wait get it, whatever it is
-            flight.fail(error)
+            flight.fail(afresh(error))
         finally:
             flight.fail(Unavailable("cache", "it is closed"))
             self._land(key, flight)
@@ -225,7 +225,7 @@ class Levels:
             if look is None or look.entry.made_at < made_at:
                 continue
             made_at = look.entry.made_at
-            flight.offer(look.found, made_at)
+            flight.offer(look.found)
             # Stale it stays stale, and is there for those who come while it is made.
             stale = look.verdict == "stale"
             entry = look.entry if stale else held_from(look.entry, self._wall())
@@ -242,7 +242,7 @@ class Levels:
         async with self._turns:
             flight.stage = "loading"
             entry = await self._load(key, load)
-        flight.offer(Found(entry.value, 0.0, "loaded", stale=False), entry.made_at)
+        flight.offer(Found(entry.value, 0.0, "loaded", stale=False))
         # The callers have it: none of them waits for this.
         await self._put(self._levels, key, entry)
 
@@ -254,7 +254,7 @@ class Levels:
         except Exception as error:
             self.counts["load", "failed"] += 1
             self._failures.note(key, error, self._clock())
-            logger.debug("a load failed: %s", error)
+            logger.debug("a load failed", exc_info=error)
             raise
         return Entry(value, round(made_at * MICROSECONDS), max(0.0, self._clock() - began))
 

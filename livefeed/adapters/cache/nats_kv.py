@@ -104,7 +104,9 @@ class NatsKvCache(BaseCache):  # type: ignore[misc]  # aiocache has no types
             reply = await self._ask(subject, b"", CACHE_GET_SECONDS_MAX)
         if reply.status == "404":
             return None
-        if reply.status or b"KV-Operation" in reply.headers or b"Nats-Marker" in reply.headers:
+        if reply.status:
+            raise Unavailable("nats", f"{self._stream} cannot be read ({reply.status})")
+        if b"KV-Operation" in reply.headers or b"Nats-Marker" in reply.headers:
             # What other clients of the bucket leave in the place of a value that they deleted.
             return None
         return reply.payload
