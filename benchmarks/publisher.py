@@ -83,7 +83,7 @@ class _Run:
             for place in range(burst.count):
                 shift = self._random.random() / 2 if burst.uneven else 0.0
                 due = start + int((place + shift) / burst.per_second * 1e9)
-                await _until(due)
+                await until(due)
                 await self._window.acquire()
                 tasks.create_task(self._one(burst.first + place, due))
         return self._published
@@ -108,7 +108,7 @@ class _Run:
             self._window.release()
 
 
-async def _until(due: int) -> None:
+async def until(due: int) -> None:
     """Return at a time or a little later, never before: a timer may be half a millisecond early."""
     while True:
         wait = due - clock()
