@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -21,6 +21,8 @@ from livefeed.adapters.tokens import sign
 
 READERS: Final = 4
 """Feeds that are read at once at the end."""
+PAGE_ITEMS: Final = 200
+"""The most that a page of livefeed has; the naive path gives all at once."""
 LOOK_SECONDS: Final = 0.1
 OK: Final = 200
 
@@ -85,6 +87,7 @@ class _Item(msgspec.Struct):
 
 class _Snapshot(msgspec.Struct):
     items: list[_Item]
+    next: str | None = None
 
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
@@ -197,16 +200,29 @@ class _Watching:
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: client, HOST, self._asked.port)
         for user in users:
-            path = f"/v1/feeds/{FEED}?{self._query(user, limit=200)}"
+            self._judge(user, [item async for item in self._feed(user, client, answers)])
+        client.cut()
+
+    async def _feed(
+        self, user: int, client: HttpClient, answers: asyncio.Queue[Answer | None]
+    ) -> AsyncIterator[_Item]:
+        """All items of a user's feed, page by page."""
+        after: dict[str, str] = {}
+        while True:
+            path = f"/v1/feeds/{FEED}?{self._query(user, limit=str(PAGE_ITEMS), **after)}"
             client.send(request_for(path, host=HOST, token=self._token(user)))
             answer = await answers.get()
             if answer is None or answer.status != OK:
                 raise ConnectionError(f"reading {path}: {answer}")
             self._sent.answer_bytes += answer.size
-            self._judge(user, answer.body)
-        client.cut()
+            page = _decode_snapshot(answer.body)
+            for item in page.items:
+                yield item
+            if page.next is None:
+                return
+            after = {"after": page.next}
 
-    def _judge(self, user: int, body: bytes) -> None:
+    def _judge(self, user: int, items: list[_Item]) -> None:
         """Compare one feed, whole and in its order, with what has to be seen."""
         wanted = self._mix.visible(self._standing[user])
         seen = [
@@ -215,7 +231,7 @@ class _Watching:
                 item.content.number,
                 item.engagement.number if item.engagement else None,
             )
-            for item in _decode_snapshot(body).items
+            for item in items
         ]
         if seen == wanted:
             return
@@ -226,10 +242,8 @@ class _Watching:
         faults["foreign"] += len(has - needs)
         faults["inexact"] += int(has == needs)
 
-    def _query(self, user: int, **more: Any) -> str:
-        who = {"user": self._mix.user(user)} if self._asked.naive else {"feeds": FEED}
-        if not self._asked.naive:
-            who |= {name: str(value) for name, value in more.items()}
+    def _query(self, user: int, **more: str) -> str:
+        who = {"user": self._mix.user(user)} if self._asked.naive else {"feeds": FEED, **more}
         return "&".join(f"{name}={value}" for name, value in who.items())
 
     def _token(self, user: int) -> str:

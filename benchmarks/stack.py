@@ -195,11 +195,11 @@ class Stack:
 
     async def stored(self, stream: str) -> int:
         """How many messages a stream has."""
-        connection = await self.connect("livefeed-bench")
-        try:
-            return int((await connection.jetstream().stream_info(stream)).state.messages)
-        finally:
-            await close(connection)
+        return int((await self._stream_state(stream)).messages)
+
+    async def stored_ever(self, stream: str) -> int:
+        """How many messages a stream ever had."""
+        return int((await self._stream_state(stream)).last_seq)
 
     @contextlib.asynccontextmanager
     async def database(self, *, replica: bool = False) -> AsyncIterator[Pool]:
@@ -231,6 +231,13 @@ class Stack:
     def _databases(self) -> list[PostgresServer | PostgresReplica]:
         """The primary first."""
         return [self._postgres, *([self._replica] if self._replica else [])]
+
+    async def _stream_state(self, stream: str) -> Any:
+        connection = await self.connect("livefeed-bench")
+        try:
+            return (await connection.jetstream().stream_info(stream)).state
+        finally:
+            await close(connection)
 
     async def _provision(self) -> None:
         connection = await self.connect("livefeed-bench")

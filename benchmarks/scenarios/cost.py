@@ -22,6 +22,7 @@ from benchmarks.spectators import Arrive, ReadAll, Sent, Spectators, spectate
 from benchmarks.stack import Stack
 from livefeed.adapters.embedded import free_port
 from livefeed.limits import MIB
+from livefeed.topology import LANE_STREAM
 
 NAME: Final = "cost"
 CPU_GOAL: Final = Goal("≥", 4)
@@ -35,8 +36,8 @@ class Sizes:
     """How much is published, for how many."""
 
     users: int = 5_000
-    updates: int = 5_000
-    per_second: float = 40.0
+    updates: int = 10_000
+    per_second: float = 200.0
     few: int = 5
     """Recipients of half of the items."""
     some: int = 50
@@ -49,7 +50,7 @@ class Sizes:
     """What takes longer to handle all of it fails."""
 
 
-QUICK: Final = Sizes(users=500, updates=400, many=200, seconds_max=120.0)
+QUICK: Final = Sizes(users=500, updates=1_000, many=200, seconds_max=120.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ async def run(options: Options) -> Report:
         simple = await _spend(path, "naive", sizes, options)
     async with _livefeed(options, sizes) as path:
         ours = await _spend(path, "livefeed", sizes, options)
+        lane_messages = await path.stack.stored_ever(LANE_STREAM)
     _add_ratios(report, simple, ours)
     for name, spent in (("naive", simple), ("livefeed", ours)):
         _add_figures(report, name, spent)
@@ -116,6 +118,7 @@ async def run(options: Options) -> Report:
     mix = _mix(sizes, options)
     report.add("deliveries", sum(len(event.users) for event in mix.events))
     report.add("updates", sizes.updates)
+    report.add("lane_messages", lane_messages)
     report.add("seed", options.seed)
     return report
 
