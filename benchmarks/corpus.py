@@ -6,6 +6,7 @@ Whoever knows a corpus knows all of its updates, so publisher and verifier pass 
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -126,6 +127,11 @@ class Corpus:
         who = {"userId": users[0]} if len(users) == 1 else {"audience": {"users": users}}
         update = self.public(number, facts) | who
         return subjects.updates(facts.priority, "bench"), _encode(update), facts.update_id
+
+
+def recent_past() -> int:
+    """When a corpus that is published now may begin."""
+    return int(time.time()) - PAST_SECONDS
 
 
 _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -46,6 +46,14 @@ class Pour:
     """Updates that may wait to be taken; above it the rest comes when there is room."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trickle:
+    """Publish updates number `first` and up at a rate until told anything else, then say where."""
+
+    first: int
+    per_second: float
+
+
 async def flood(link: Link, nats_url: str, corpus: Corpus) -> None:
     """The load: answers each Flood with a Flooded."""
     connection = await connect([nats_url], name="livefeed-bench-publisher")
@@ -53,8 +61,10 @@ async def flood(link: Link, nats_url: str, corpus: Corpus) -> None:
     publisher.start()
     try:
         while True:
-            command: Flood | Pour = await link.receive()
-            if isinstance(command, Pour):
+            command: Flood | Pour | Trickle = await link.receive()
+            if isinstance(command, Trickle):
+                link.send(await _trickle(link, publisher, corpus, command))
+            elif isinstance(command, Pour):
                 link.send(await _pour(link, connection, publisher, corpus, command))
             else:
                 link.send(await _flood(publisher, corpus, command))
@@ -89,6 +99,18 @@ async def _pour(
         published = stop
     await enough
     return published
+
+
+async def _trickle(link: Link, publisher: Publisher, corpus: Corpus, command: Trickle) -> int:
+    enough = asyncio.create_task(link.receive())
+    began, number = time.perf_counter(), command.first
+    while not enough.done():
+        due = began + (number - command.first) / command.per_second
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        await publisher.publish(*_message(corpus, number, again=False))
+        number += 1
+    await enough
+    return number
 
 
 async def _publish(publisher: Publisher, messages: list[Outbound]) -> None:

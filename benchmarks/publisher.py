@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from benchmarks.load_process import Link
 from benchmarks.measure import LatencyRecorder
-from benchmarks.traffic import Traffic, clock
+from benchmarks.traffic import clock
 from livefeed import subjects
 from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.errors import OutcomeUnknown, Unavailable
+from livefeed.subjects import Lane
 
 WINDOW: Final = 2_000
 """Publishes without an answer yet; above it the schedule slips, and the report says so."""
@@ -51,7 +52,23 @@ class Published:
     """From the send to JetStream's answer."""
 
 
-async def publish(link: Link, nats_url: str, traffic: Traffic) -> None:
+class Numbered(Protocol):
+    """Updates by number."""
+
+    def update(self, number: int, *, due: int, recorded: bool) -> bytes:
+        """An update's JSON."""
+        ...
+
+    def priority(self, number: int) -> Lane:
+        """What it says of its priority."""
+        ...
+
+    def update_id(self, number: int) -> str:
+        """Its id."""
+        ...
+
+
+async def publish(link: Link, nats_url: str, traffic: Numbered) -> None:
     """The load: answers each Burst with a Published."""
     connection = await connect([nats_url], name="livefeed-bench-publisher")
     publisher = Publisher(connection)
@@ -67,7 +84,7 @@ async def publish(link: Link, nats_url: str, traffic: Traffic) -> None:
 class _Run:
     """One burst."""
 
-    def __init__(self, publisher: Publisher, traffic: Traffic, burst: Burst) -> None:
+    def __init__(self, publisher: Publisher, traffic: Numbered, burst: Burst) -> None:
         self._publisher = publisher
         self._traffic = traffic
         self._burst = burst
@@ -83,7 +100,7 @@ class _Run:
             for place in range(burst.count):
                 shift = self._random.random() / 2 if burst.uneven else 0.0
                 due = start + int((place + shift) / burst.per_second * 1e9)
-                await _until(due)
+                await until(due)
                 await self._window.acquire()
                 tasks.create_task(self._one(burst.first + place, due))
         return self._published
@@ -108,7 +125,7 @@ class _Run:
             self._window.release()
 
 
-async def _until(due: int) -> None:
+async def until(due: int) -> None:
     """Return at a time or a little later, never before: a timer may be half a millisecond early."""
     while True:
         wait = due - clock()

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 import psutil
 
 from benchmarks.measure import Usage, usage_below, usage_of
-from livefeed.adapters.embedded import NatsServer, PostgresServer, free_port
+from livefeed.adapters.embedded import NatsServer, PostgresReplica, PostgresServer, free_port
 from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.adapters.nats.provision import provision
 from livefeed.adapters.postgres.pool import Pool
@@ -45,6 +45,7 @@ class Stack:
 
     Args:
         gateways: How many.
+        replica: Whether PostgreSQL has one, which the gateways read from.
         settings: For all of its parts, on top of what it sets itself.
 
     Attributes:
@@ -52,12 +53,23 @@ class Stack:
         keep: Keep the folder, for its logs; set when the run itself fails.
     """
 
-    def __init__(self, *, gateways: int = 1, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        gateways: int = 1,
+        replica: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.gateway_ports = [free_port() for _ in range(gateways)]
         self.keep = False
         self.folder = Path(tempfile.mkdtemp(prefix="livefeed-bench-"))
         self._nats = NatsServer(self.folder / "nats", port=free_port(), monitor_port=free_port())
         self._postgres = PostgresServer(self.folder / "postgres", port=free_port())
+        self._replica = (
+            PostgresReplica(self._postgres, self.folder / "replica", free_port())
+            if replica
+            else None
+        )
         self._gateways: list[Child] = []
         self._pool: Child | None = None
         self._settings: dict[str, Any] = {
@@ -75,11 +87,23 @@ class Stack:
     def jwt_secret(self) -> str:
         return str(self._settings["jwt_secret"])
 
+    @property
+    def database_url(self) -> str:
+        """Of the primary."""
+        return self._postgres.url
+
+    @property
+    def has_replica(self) -> bool:
+        return self._replica is not None
+
     async def __aenter__(self) -> Self:
         try:
             await asyncio.gather(self._nats.start(), self._postgres.start())
             self._settings["database_url"] = self._postgres.url
             await asyncio.gather(migrate(self._postgres.url), self._provision())
+            if self._replica is not None:
+                await self._replica.start()
+                self._settings["replica_url"] = self._replica.url
             await asyncio.gather(*map(self._start_gateway, self.gateway_ports))
         except BaseException:
             await self._stop(keep=True)
@@ -132,17 +156,14 @@ class Stack:
     def usage(self) -> dict[str, Usage]:
         """What each role has used since it began; workers that have left are in it."""
         pools = [self._pool.pid] if self._pool else []
-        backends = usage_below(self._postgres.pid)
-        postmaster = usage_of([self._postgres.pid])
+        replica = {"replica": _usage_of_server(self._replica.pid)} if self._replica else {}
         return {
             "gateway": usage_of(gateway.pid for gateway in self._gateways),
             "workers": usage_below(pools[0]) if pools else Usage(0.0, 0),
             "pool": usage_of(pools),
             "nats": usage_of([self._nats.pid]),
-            "postgres": Usage(
-                backends.cpu_seconds + postmaster.cpu_seconds,
-                backends.rss_bytes + postmaster.rss_bytes,
-            ),
+            "postgres": _usage_of_server(self._postgres.pid),
+            **replica,
         }
 
     def check(self) -> None:
@@ -157,6 +178,15 @@ class Stack:
         if not (self._nats.running and self._postgres.running):
             raise Unavailable("server", f"NATS or PostgreSQL has died; see {self.folder}")
 
+    async def stop_databases(self) -> None:
+        """Stop the primary and its replica; their data stays."""
+        await asyncio.gather(*(server.stop() for server in self._databases()))
+
+    async def start_databases(self) -> None:
+        """Start them again; what they used before is no more in `usage`."""
+        for server in self._databases():
+            await server.start()
+
     # Connections.
 
     async def connect(self, name: str) -> Connection:
@@ -165,18 +195,19 @@ class Stack:
 
     async def stored(self, stream: str) -> int:
         """How many messages a stream has."""
-        connection = await self.connect("livefeed-bench")
-        try:
-            return int((await connection.jetstream().stream_info(stream)).state.messages)
-        finally:
-            await close(connection)
+        return int((await self._stream_state(stream)).messages)
+
+    async def stored_ever(self, stream: str) -> int:
+        """How many messages a stream ever had."""
+        return int((await self._stream_state(stream)).last_seq)
 
     @contextlib.asynccontextmanager
-    async def database(self) -> AsyncIterator[Pool]:
-        """One connection to its PostgreSQL, to look at what is there."""
+    async def database(self, *, replica: bool = False) -> AsyncIterator[Pool]:
+        """One connection to its PostgreSQL, or to the replica, to look at what is there."""
+        server = self._replica if replica and self._replica else self._postgres
         pool = Pool(
-            self._postgres.url,
-            dependency="primary",
+            server.url,
+            dependency="replica" if replica else "primary",
             connections_max=1,
             timeout_seconds=READ_SECONDS_MAX,
             application="livefeed-bench",
@@ -196,6 +227,17 @@ class Stack:
         return heads
 
     # Inside.
+
+    def _databases(self) -> list[PostgresServer | PostgresReplica]:
+        """The primary first."""
+        return [self._postgres, *([self._replica] if self._replica else [])]
+
+    async def _stream_state(self, stream: str) -> Any:
+        connection = await self.connect("livefeed-bench")
+        try:
+            return (await connection.jetstream().stream_info(stream)).state
+        finally:
+            await close(connection)
 
     async def _provision(self) -> None:
         connection = await self.connect("livefeed-bench")
@@ -225,11 +267,19 @@ class Stack:
         await asyncio.gather(self.stop_pool(), *(gateway.stop(stops) for gateway in self._gateways))
         # NATS takes half a second to stop in peace, and nobody will read its store.
         self._nats.kill()
-        await self._postgres.stop()
+        await self.stop_databases()
         if keep:
             print(f"livefeed: the logs of this run are in {self.folder}", file=sys.stderr)
         else:
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def _usage_of_server(pid: int) -> Usage:
+    """What a PostgreSQL has used: its postmaster, and all backends that there were."""
+    backends, postmaster = usage_below(pid), usage_of([pid])
+    return Usage(
+        backends.cpu_seconds + postmaster.cpu_seconds, backends.rss_bytes + postmaster.rss_bytes
+    )
 
 
 def signing_settings(jwt_secret: str) -> Settings:

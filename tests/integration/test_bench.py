@@ -106,6 +106,19 @@ TINY: dict[str, dict[str, float]] = {
         "seconds": 2,
         "warm_up_seconds": 0.5,
     },
+    "snapshot": {
+        "users": 60,
+        "fill": 600,
+        "reads_per_second": 60,
+        "warm_up_seconds": 0,
+        "seconds": 2,
+        "quiet_seconds": 1,
+        "degraded_seconds": 1,
+        "statistics_seconds": 0.5,
+        "connections": 5,
+        **WINDOWS,
+    },
+    "cost": {"users": 40, "updates": 120, "many": 30, "statistics_seconds": 0.5, **WINDOWS},
     "fanout": {
         "connections": 30,
         "updates": 4,
@@ -131,6 +144,13 @@ GOALS = {
     "lanes": {"medium_p95_seconds", "low_p95_seconds", "within_30s"},
     "overload": {"high_p99_ratio", "low_waiting_least"},
     "storm": {"caught_up_seconds"},
+    "snapshot": {
+        "uncached_p99_ms",
+        "queries_per_read",
+        "degraded_max_ms",
+        "degraded_error_share",
+    },
+    "cost": {"cpu_ratio"},
     "slow": {"p99_ratio", "gateway_rss_growth_mib", "frames_a_second_max"},
     "fanout": {"floor_ratio"},
     "connections": {"count_a_process", "count", "rss_kib_per_connection", "cpu_growth"},
@@ -154,6 +174,12 @@ async def test_every_scenario_is_exact_and_has_its_goals(scenario: str, tmp_path
         assert figures["deliveries"]["value"] == 120
     if scenario == "storm":
         assert figures["replayed"]["value"] == 100
+    if scenario == "snapshot":
+        assert figures["reads_answered"]["value"] == 120
+        assert figures["answers_compared"]["value"] > 120
+    if scenario == "cost":
+        assert figures["frames_naive"]["value"] == figures["updates_sent_naive"]["value"] > 0
+        assert figures["frames_livefeed"]["value"] < figures["frames_naive"]["value"]
     if scenario == "overload":
         assert figures["entries"]["value"] > 0
 
