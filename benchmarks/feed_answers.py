@@ -7,6 +7,7 @@ later: what the answer has in its place must be older.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -29,11 +30,16 @@ class Item(Struct):
     """What counts here of an item of a snapshot."""
 
     channel: str
-    seq: int
-    rank: float
-    update_id: str = msgspec.field(name="updateId")
-    content: dict[str, Any] = {}
+    seq: int | None
+    rank: float | None
+    update_id: str | None = msgspec.field(name="updateId")
+    content: dict[str, Any] | None = None
     engagement: dict[str, Any] | None = None
+
+    @property
+    def identifier(self) -> str:
+        """Its id, of whichever facet is there."""
+        return str((self.content or self.engagement or {})["id"])
 
 
 class Snapshot(Struct):
@@ -61,17 +67,17 @@ def judge_answer(corpus: Corpus, sample: Sample, channel: Channel, found: Findin
     judging = _Judging(corpus, sample.user, position, {row.place: row for row in channel.rows})
     add = partial(_add, found, channel.name)
     found.entries += len(snapshot.items)
-    identifiers = [str(item.content["id"]) for item in snapshot.items]
+    identifiers = [item.identifier for item in snapshot.items]
     add("doubled", "one item twice", len(identifiers) - len(set(identifiers)))
     order = [
-        (-item.rank, identifier)
+        (math.inf if item.rank is None else -item.rank, identifier)
         for item, identifier in zip(snapshot.items, identifiers, strict=True)
     ]
     add("inexact", "items out of feed order", int(order != sorted(order)))
     for identifier, item in zip(identifiers, snapshot.items, strict=True):
         for fault, what in judging.faults_of(identifier, item):
             add(fault, f"{what}: {item}", 1)
-    shown = {item_key(identifier) for identifier in identifiers}
+    shown = {item_key(item.identifier) for item in snapshot.items if item.content is not None}
     # A page that is not the last one need not have everything.
     lacks = set() if snapshot.next else judging.wanted() - shown
     add("lost", f"an answer at {position} lacks {lacks}", len(lacks))
@@ -103,11 +109,15 @@ class _Judging:
     def faults_of(self, identifier: str, item: Item) -> list[tuple[str, str]]:
         """What is wrong with one item: the kind of the fault, and a few words."""
         key = item_key(identifier)
-        faults = [*self._part(key, CONTENT, item.content.get("number"))]
+        faults: list[tuple[str, str]] = []
+        if item.content is not None:
+            faults += self._part(key, CONTENT, item.content.get("number"))
         if item.engagement is not None:
             faults += self._part(key, ENGAGEMENT, item.engagement.get("number"))
         elif self._stands(key, ENGAGEMENT):
             faults.append(("inexact", "its engagement is missing"))
+        if item.content is None or item.seq is None:
+            return faults
         facts = self._corpus.facts(item.content["number"])
         if facts.update_id != item.update_id or item.channel != f"me/{self._corpus.feed}":
             faults.append(("inexact", "an update or a channel that is not its content's"))

@@ -81,7 +81,7 @@ class _Frame(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
-    content: _Named
+    content: _Named | None
     engagement: _Named | None = None
 
 
@@ -232,6 +232,7 @@ class _Watching:
                 item.engagement.number if item.engagement else None,
             )
             for item in items
+            if item.content is not None
         ]
         if seen == wanted:
             return
@@ -243,7 +244,7 @@ class _Watching:
         faults["inexact"] += int(has == needs)
 
     def _query(self, user: int, **more: str) -> str:
-        who = {"user": self._mix.user(user)} if self._asked.naive else {"feeds": FEED, **more}
+        who = {"user": self._mix.user(user)} if self._asked.naive else more or {"feeds": FEED}
         return "&".join(f"{name}={value}" for name, value in who.items())
 
     def _token(self, user: int) -> str:

@@ -15,6 +15,7 @@ import pytest
 from gateway.app import Gateway
 from gateway.heartbeat import Heartbeat
 from livefeed.control import Revoked, encode
+from livefeed.feed_view import PageKey
 from livefeed.revocation import Revocation
 from tests.doors import DOORS, EventsSession, PollSession, RefusedAtTheDoor
 from tests.inner_gateway import InnerGateway, inner_gateway
@@ -66,7 +67,7 @@ async def test_a_head_is_answered_at_once(stack: Stack, wire: str, door: str) ->
     """With the headers of the GET and nothing else; the connection serves on, nobody stays."""
     gateway = await stack.start_gateway(gateway_wire=wire)
     target = f"/v1/feeds/home{door}"
-    headers = {"Authorization": f"Bearer {stack.token('alice')}"}
+    headers = {"Authorization": f"Bearer {stack.token('alice')}", "Accept-Encoding": "identity"}
     url = stack.url + target.replace("=20", "=0")
     async with (
         httpx.AsyncClient(headers=headers) as client,
@@ -263,7 +264,7 @@ async def test_limit_and_after_are_what_the_page_says(stack: Stack) -> None:
     afters += [base64.urlsafe_b64encode(b'[1e999,"p","me/home"]').decode()]
     rows: list[dict[str, str]] = [{"limit": text} for text in limits]
     rows += [{"after": text} for text in afters]
-    good = [{"limit": "1"}, {"limit": "200"}, {"after": after(-1e300, "~", "me/home")}]
+    good = [{"limit": "1"}, {"limit": "200"}, {"after": str(PageKey(-1e300, 0, 1))}]
     async with httpx.AsyncClient(base_url=stack.url, headers=headers) as client:
         for parameters in rows:
             answer = await client.get("/v1/feeds/home", params=parameters)

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.log_reader import LogReader
+from gateway.replicas import Replica, Replicas
 from livefeed.adapters.embedded import PostgresReplica
+from livefeed.adapters.postgres.gauge import Gauge
 from livefeed.adapters.postgres.log import Body, Log
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import read_heads, read_pages
@@ -94,7 +96,12 @@ async def test_a_replica_answers_however_far_it_is_behind(
 ) -> None:
     """Its cursor is as old as its items; one that hangs or has another log is passed over."""
     pools = [make_pool(database, "primary"), make_pool(replica_url, "replica")]
-    reader, query = LogReader(*pools), PageQuery()
+    gauges = [
+        Gauge(url, dependency="x", seconds_max=1, application="tests")
+        for url in (database, replica_url)
+    ]
+    replica = Replica("replica", pools[1], gauges[1])
+    reader, query = LogReader(pools[0], Replicas(gauges[0], [replica])), PageQuery()
     everyones = channels_of("alice", FEED)[1]
 
     async def head() -> int:
@@ -116,9 +123,11 @@ async def test_a_replica_answers_however_far_it_is_behind(
         assert [await head() for _ in range(20)] == [7] * 20
 
     async def by_replica() -> bool:
-        return (await LogReader(pools[1], None).heads([everyones])).heads[everyones] == 7
+        return (await LogReader(pools[1], Replicas()).heads([everyones])).heads[everyones] == 7
 
     await until(by_replica, what="the replica is there again")
+    for gauge in gauges:
+        gauge.close()
     for pool in pools:
         await pool.close()
 

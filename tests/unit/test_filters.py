@@ -10,7 +10,8 @@ from gateway.update_frames import Piece, live_frame
 from livefeed.errors import Refused
 from livefeed.filters import ALL_TYPES, of_types, parse_types
 from livefeed.messages import LiveChannel
-from tests.unit.test_connection import REMOVAL, quiet_world
+from tests.model_log import REMOVAL
+from tests.unit.test_connection import quiet_world
 
 CONTENT = {"new_content", "content_update", "content_removal"}
 
