@@ -26,6 +26,7 @@ from livefeed.errors import Unavailable
 from livefeed.feed_view import PageQuery
 from livefeed.identity import item_key, update_ref
 from livefeed.order import order_key
+from livefeed.replica_choice import Lag
 from livefeed.update import KINDS, facet_of
 from tests.conftest import admin
 from tests.reference_feed import Moment, reference_page
@@ -101,6 +102,7 @@ async def test_a_replica_answers_however_far_it_is_behind(
         for url in (database, replica_url)
     ]
     replica = Replica("replica", pools[1], gauges[1])
+    replica.lag = Lag(0.0, 0)  # It was close behind when somebody looked.
     reader, query = LogReader(pools[0], Replicas(gauges[0], [replica])), PageQuery()
     everyones = channels_of("alice", FEED)[1]
 
