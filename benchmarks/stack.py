@@ -103,7 +103,7 @@ class Stack:
             await asyncio.gather(migrate(self._postgres.url), self._provision())
             if self._replica is not None:
                 await self._replica.start()
-                self._settings["replica_url"] = self._replica.url
+                self._settings["replica_urls"] = [self._replica.url]
             await asyncio.gather(*map(self._start_gateway, self.gateway_ports))
         except BaseException:
             await self._stop(keep=True)
