@@ -126,20 +126,23 @@ class Gateway:
             self.sessions.all_again()
 
         self.nats.when_regained(pushes_were_lost)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.reader.run(), name="replicas")
-            tasks.create_task(self.catch_up.run(), name="catch-up")
-            tasks.create_task(self.head_check.run(), name="head-check")
-            tasks.create_task(self.presence_report.run(), name="presence")
-            tasks.create_task(self.degraded.run(), name="degraded")
-            tasks.create_task(self.seen.run(), name="seen")
-            tasks.create_task(self.authenticator.run(), name="keys")
-            tasks.create_task(self.lifetimes.run(), name="lifetimes")
-            tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
-            tasks.create_task(self.sessions.run(), name="sessions")
-            tasks.create_task(self.fleet.run(), name="fleet")
-            tasks.create_task(self.load.run(), name="load")
-            tasks.create_task(self.memory_watch.run(), name="memory")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.reader.run(), name="replicas")
+                tasks.create_task(self.catch_up.run(), name="catch-up")
+                tasks.create_task(self.head_check.run(), name="head-check")
+                tasks.create_task(self.presence_report.run(), name="presence")
+                tasks.create_task(self.degraded.run(), name="degraded")
+                tasks.create_task(self.seen.run(), name="seen")
+                tasks.create_task(self.authenticator.run(), name="keys")
+                tasks.create_task(self.lifetimes.run(), name="lifetimes")
+                tasks.create_task(self.revocations.run(self._close_revoked), name="revocations")
+                tasks.create_task(self.sessions.run(), name="sessions")
+                tasks.create_task(self.fleet.run(), name="fleet")
+                tasks.create_task(self.load.run(), name="load")
+                tasks.create_task(self.memory_watch.run(), name="memory")
+        finally:
+            await self.snapshots.levels.close()
 
     def ready(self) -> str | None:
         """Why no client should come, or None."""

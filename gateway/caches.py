@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from livefeed.adapters.cache.levels import Level, Levels
@@ -25,8 +26,14 @@ class Caches(NamedTuple):
     memory: BoundedMemoryCache
 
 
-def page_caches(settings: Settings, nats: Nats) -> Caches:
-    """The caches of one gateway process."""
+def page_caches(settings: Settings, nats: Nats, factor: Callable[[], float]) -> Caches:
+    """The caches of one gateway process.
+
+    Args:
+        settings: How long pages are fresh, and how much is kept.
+        nats: Has what the gateways share.
+        factor: By how much pages are fresh for longer now.
+    """
     memory = BoundedMemoryCache(bytes_max=settings.cache_memory_bytes_max)
     shared = NatsKvCache(nats, replicas=settings.nats_replicas)
     fresh = settings.snapshot_fresh_seconds
@@ -39,5 +46,6 @@ def page_caches(settings: Settings, nats: Nats) -> Caches:
         clock=time.monotonic,
         chance=random.random,
         loads_max=SNAPSHOTS_AT_ONCE,
+        factor=factor,
     )
     return Caches(levels, memory)

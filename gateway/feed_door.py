@@ -5,6 +5,7 @@ What a client may rely on, and what is kept where, is docs/caching.md.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from gateway.door import feed_of
 from gateway.log_reader import LogReader
 from livefeed.adapters.cache.flight import Found
 from livefeed.adapters.cache.levels import Levels
+from livefeed.errors import Unavailable
 from livefeed.limits import SNAPSHOT_AGE_SECONDS_MIN, SNAPSHOT_SECONDS_MAX
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ class Snapshots:
             Overloaded: Too many are made already.
         """
         query = self._pages.parse(parameters)
-        epoch = await self._reader.known_epoch()
+        epoch = await self._epoch()
 
         async def load() -> bytes:
             return pack(await self._pages.read(user_id, feed, query))
@@ -99,6 +101,14 @@ class Snapshots:
             deadline_seconds=SNAPSHOT_SECONDS_MAX,
             age_max=age_max if self._kept else 0.0,
         )
+
+    async def _epoch(self) -> str:
+        """The log's; only the first requests of a gateway have to wait for it."""
+        try:
+            async with asyncio.timeout(SNAPSHOT_SECONDS_MAX):
+                return await self._reader.known_epoch()
+        except TimeoutError as error:
+            raise Unavailable("log", "it was not reached yet") from error
 
 
 def pack(body: bytes) -> bytes:
@@ -127,7 +137,8 @@ def _response(request: Request, found: Found) -> Response:
         "Age": str(int(found.age_seconds)),
         "Cache-Status": _cache_status(found),
     }
-    if tag in {one.strip() for one in request.headers.get("if-none-match", "").split(",")}:
+    known = {one.strip() for one in request.headers.get("if-none-match", "").split(",")}
+    if known & {tag, "*"}:
         return Response(status_code=304, headers=headers)
     compressed = found.value[TAG_BYTES:]
     if _takes_gzip(request.headers.get("accept-encoding", "")):

@@ -125,7 +125,8 @@ def build_gateway(
     policy = ShedPolicy(
         begin_share=settings.shed_share, connections_min=settings.shed_connections_min
     )
-    caches, load = page_caches(settings, nats), Load(nats, name, settings)
+    load = Load(nats, name, settings)
+    caches = page_caches(settings, nats, lambda: load.cache_factor)
     return Gateway(
         nats=nats,
         authenticator=authenticator,

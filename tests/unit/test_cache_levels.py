@@ -94,6 +94,7 @@ class Room:
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
+        self.factor = 1.0
         self.luck = 1.0
         """1: nothing is made again early."""
         self.memory = BoundedMemoryCache(clock=lambda: self.now)
@@ -113,10 +114,13 @@ class Room:
             clock=lambda: self.now,
             chance=lambda: self.luck,
             loads_max=loads_max,
+            factor=lambda: self.factor,
         )
 
-    async def get(self, key: str = KEY, wait: float = WAIT) -> levels.Found:
-        return await self.levels.get(key, self.load, deadline_seconds=wait)
+    async def get(
+        self, key: str = KEY, wait: float = WAIT, age_max: float | None = None
+    ) -> levels.Found:
+        return await self.levels.get(key, self.load, deadline_seconds=wait, age_max=age_max)
 
     async def settled(self) -> None:
         """Wait until nothing is on its way."""
@@ -143,6 +147,59 @@ async def room() -> AsyncIterator[Room]:
     assert not room.levels._tasks
     assert not room.levels._flights
     assert not any(room.levels._writes.values())
+
+
+# How old it may be.
+
+
+async def test_under_load_everything_is_fresh_for_longer(room: Room) -> None:
+    """As long as that lasts."""
+    await room.get()
+    room.now += 100
+    room.factor = 2.0
+    assert not (await room.get()).stale
+    room.factor = 1.0
+    assert (await room.get()).stale
+
+
+async def test_who_wants_it_young_gets_it_young(room: Room) -> None:
+    """Made anew, once for all who want the same; those who do not mind get what is there."""
+    await room.get()
+    await room.settled()
+    room.now += 10
+    assert (await room.get(age_max=20)).level == "memory"
+    assert (await room.get()).level == "memory"
+    room.load.go.clear()
+    askers = [asyncio.create_task(room.get(age_max=5)) for _ in range(20)]
+    await until(lambda: room.load.running, what="it is made")
+    room.load.go.set()
+    assert {(await asker).value for asker in askers} == {b"value 2"}
+    assert room.load.calls == 2
+    assert (await room.get()).value == b"value 2"
+
+
+async def test_one_of_another_gateway_may_be_young_enough(room: Room) -> None:
+    """What is too old there too is made."""
+    await room.get()
+    await room.settled()
+    room.now += 100
+    room.put(age=3)
+    assert (await room.get(age_max=5)).value == b"far"
+    await room.settled()
+    room.now += 10
+    assert (await room.get(age_max=5)).value == b"value 2"
+
+
+async def test_who_wants_it_young_gets_the_old_one_when_that_fails(room: Room) -> None:
+    """It is marked; and who has nothing gets the error."""
+    await room.get()
+    await room.settled()
+    room.now += 10
+    room.load.error = Unavailable("log", "a test")
+    found = await room.get(age_max=5)
+    assert (found.value, found.stale) == (b"value 1", True)
+    with pytest.raises(Unavailable):
+        await room.get("another", age_max=5)
 
 
 # One load for all.

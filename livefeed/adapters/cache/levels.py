@@ -82,6 +82,7 @@ class Levels:
         clock: Monotonic seconds, for breakers and failures.
         chance: 0..1, another one each time.
         loads_max: Most loads at once.
+        factor: By how much everything is fresh for longer now.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class Levels:
         clock: Callable[[], float],
         chance: Callable[[], float],
         loads_max: int,
+        factor: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._levels = tuple(levels)
         self._wall = wall
         self._clock = clock
         self._chance = chance
+        self._factor = factor
         self._turns = asyncio.Semaphore(loads_max)
         self._flights: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -281,7 +284,9 @@ class Levels:
         if entry is None:
             return None
         now = self._wall()
-        decided = verdict(entry, level.lifetime(key), now=now, chance=self._chance())
+        lifetime = level.lifetime(key)
+        lifetime = lifetime._replace(fresh_seconds=lifetime.fresh_seconds * self._factor())
+        decided = verdict(entry, lifetime, now=now, chance=self._chance())
         if decided == "gone":
             return None
         age = age_seconds(entry, now)
