@@ -17,7 +17,9 @@ from livefeed.websocket import (
     NOT_UTF8,
     PING,
     PONG,
+    PROTOCOL_ERROR,
     TEXT,
+    TOO_BIG,
     FrameReader,
     WireFault,
     accept_value,
@@ -28,6 +30,7 @@ from livefeed.websocket import (
 )
 
 BYTES_MAX = 2_000
+FAULTS = {PROTOCOL_ERROR, NOT_UTF8, TOO_BIG}
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 Payloads = st.one_of(
@@ -125,9 +128,18 @@ def test_a_stream_means_what_a_library_says(frames, cut, data) -> None:
         stream[at] ^= 1 << data.draw(st.integers(0, 7))
     pieces = pieces_of(bytes(stream), cut)
     found, code = ours(pieces)
+    was_closed = code is not None and code not in FAULTS
     expected, expected_code = theirs(pieces)
+    if code is not None and expected_code is None:
+        # The library looks at a frame when all of it is there.
+        expected, expected_code = theirs([*pieces, bytes(70_000)])
     if code == NOT_UTF8 and found == expected[: len(found)]:
         return  # The library leaves texts to whoever reads its frames.
+    if expected_code == PROTOCOL_ERROR and was_closed and found == expected:
+        return  # It minds a close frame inside a message, where the RFC lets control frames be.
+    if {code, expected_code} <= FAULTS:
+        # Which of two faults is named is nobody's; tests/wire_faults.py has them one by one.
+        code = expected_code
     assert (found, code) == (expected, expected_code)
 
 
