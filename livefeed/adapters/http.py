@@ -6,6 +6,7 @@ Not urllib in a thread: a server that drips its answer would hold the thread, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -46,6 +47,9 @@ async def get(url: str, *, seconds_max: float) -> Answer:
                 return await _answer(reader)
             finally:
                 writer.transport.abort()
+                # How it ended is a future of its own, which would be logged unless it is looked at.
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
     except TimeoutError as error:
         raise Unavailable(parts.netloc, f"no answer within {seconds_max:g} s") from error
     except (OSError, ValueError) as error:
