@@ -35,6 +35,7 @@ from tests.servers import (
     OwnServers,
     Stack,
     run_now,
+    running_replica,
     server_port,
     until,
 )
@@ -114,10 +115,8 @@ def session_replica(
     session_postgres: PostgresServer, session_directory: Path
 ) -> Iterator[PostgresReplica]:
     """A replica of the shared primary; ask for `replica_url`."""
-    server = PostgresReplica(session_postgres, session_directory / "replica", server_port())
-    run_now(server.start())
-    yield server
-    run_now(server.stop())
+    with running_replica(session_postgres, session_directory / "replica") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

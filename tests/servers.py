@@ -20,7 +20,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -188,6 +196,25 @@ class OwnServers:
         if self.replica is not None:
             await self.replica.stop()
         await self.postgres.stop()
+
+
+@contextlib.asynccontextmanager
+async def connected(urls: str) -> AsyncIterator[Connection]:
+    """A connection of its own to NATS."""
+    connection = await connect(urls.split(","), name="tests")
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+@contextlib.contextmanager
+def running_replica(primary: PostgresServer, directory: Path) -> Iterator[PostgresReplica]:
+    """A streaming replica, where no loop runs, until the context ends."""
+    server = PostgresReplica(primary, directory, server_port())
+    run_now(server.start())
+    yield server
+    run_now(server.stop())
 
 
 @contextlib.contextmanager

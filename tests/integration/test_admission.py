@@ -150,8 +150,8 @@ async def test_a_gateway_that_leaves_refuses_and_waits_for_the_balancer(door: Do
     """Not ready and 503 at once; who is there stays until the wait is over, and is sent then."""
     gateway = await door.stack.start_gateway(drain_wait_seconds=1.5, drain_seconds=0)
     socket = await door.open("alice")
+    left_at = time.monotonic()  # Before: it may have begun to leave when the call is back.
     gateway.signal(signal.SIGTERM)
-    left_at = time.monotonic()
 
     async def not_ready() -> bool:
         return await http_status(f"{gateway.ops_url}/readyz") == 503

@@ -23,9 +23,9 @@ from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import read_heads
 from livefeed.errors import Unavailable
 from livefeed.limits import REPLICA_LAG_SECONDS_MAX, REPLICA_LOOK_SECONDS, REPLICA_SECONDS_MAX
-from livefeed.replica_choice import STALE_READS_MAX, server_name
+from livefeed.replica_choice import STALE_READS_MAX, Lag, server_name
 from tests.conftest import admin, database_url, replayed
-from tests.servers import frozen, run_now, server_port, until
+from tests.servers import frozen, running_replica, server_port, until
 
 CHANNEL: Final = "topic:home"
 PLACES: Final = [("user:alice/home", 0), (CHANNEL, 0)]
@@ -85,6 +85,25 @@ class Servers:
         self.writer = pool_of(url, "writer")
         self.reader = LogReader(self.pool, Replicas(self._gauge, self.each))
         self.slowest = 0.0
+        self.watch()
+
+    def watch(self) -> None:
+        """Have the reader look at the replicas."""
+        self._looking = asyncio.create_task(self.reader.run(), name="looking")
+
+    async def unwatch(self) -> None:
+        """Have it look no more."""
+        self._looking.cancel()
+        await asyncio.gather(self._looking, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def unwatched(self) -> AsyncIterator[None]:
+        """For a while nobody looks: what was known last is that both are near."""
+        await self.unwatch()
+        for one in self.each:
+            one.lag, one.stale_reads = Lag(0.0, 0), 0
+        yield
+        self.watch()
 
     async def write(self) -> int:
         """Write one more into the channel; its seq, which is the head."""
@@ -153,10 +172,8 @@ def second_replica(
     session_postgres: PostgresServer, session_directory: Path
 ) -> Iterator[PostgresReplica]:
     """One more replica of the shared primary."""
-    server = PostgresReplica(session_postgres, session_directory / "replica-2", server_port())
-    run_now(server.start())
-    yield server
-    run_now(server.stop())
+    with running_replica(session_postgres, session_directory / "replica-2") as server:
+        yield server
 
 
 @pytest.fixture
@@ -174,13 +191,11 @@ async def servers(
     servers = Servers(session_postgres, replicas, database)
     for one in servers.each:
         count_reads(one.pool)
-    looking = asyncio.create_task(servers.reader.run(), name="looking")
     try:
         await until(lambda: servers.by(0, 1), what="both replicas are read")
         yield servers
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        await servers.unwatch()
         await servers.close()
         for server in replicas:
             await server.start()
@@ -245,9 +260,8 @@ async def test_a_stopped_replica_and_both(servers: Servers) -> None:
     await replayed(servers.primary, servers.replicas[1])
     await servers.replicas[0].stop()
     # Before anybody knows: it is asked, and what it does not answer the other one does.
-    # All but one that a busy computer may have kept waiting.
-    by = [await servers.read_again(written) for _ in range(12)]
-    assert by.count("replica") >= 11
+    async with servers.unwatched():
+        assert [await servers.read_again(written) for _ in range(12)] == ["replica"] * 12
     await servers.reads(20)
     await until(lambda: servers.by(1), seconds=5, what="the other one is read")
     await servers.replicas[1].stop()

@@ -34,7 +34,7 @@ from livefeed.topology import (
     deliver_consumer,
     prioritize_consumer,
 )
-from tests.servers import STREAM_BYTES_MAX, OwnServers, server_port, until
+from tests.servers import STREAM_BYTES_MAX, OwnServers, connected, server_port, until
 
 SUBJECT = subjects.lanes("high", 0)
 CONSUMER = deliver_consumer("high", 0)
@@ -671,15 +671,6 @@ async def test_closing_does_not_need_a_server(own_servers: OwnServers) -> None:
 
 
 # Helpers.
-
-
-@contextlib.asynccontextmanager
-async def connected(urls: str) -> AsyncIterator[Connection]:
-    connection = await connect(urls.split(","), name="tests")
-    try:
-        yield connection
-    finally:
-        await close(connection)
 
 
 def started(connection: Connection) -> Publisher:

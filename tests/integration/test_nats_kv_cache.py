@@ -9,7 +9,6 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import psutil
@@ -18,23 +17,13 @@ import pytest
 from livefeed.adapters.cache.levels import Level, Levels
 from livefeed.adapters.cache.memory import BoundedMemoryCache
 from livefeed.adapters.cache.nats_kv import LIFE_SECONDS_MAX, NatsKvCache
-from livefeed.adapters.nats.connection import Connection, close, connect
+from livefeed.adapters.nats.connection import Connection
 from livefeed.breaker import Breaker
 from livefeed.errors import Unavailable
 from livefeed.limits import CACHE_GET_SECONDS_MAX, CACHE_SHARED_VALUE_BYTES_MAX, KIB, MIB
-from tests.servers import OwnServers, until
+from tests.servers import OwnServers, connected, until
 
 STREAM = "KV_feed_cache"
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
-    """A connection of its own."""
-    connection = await connect([url], name="tests")
-    try:
-        yield connection
-    finally:
-        await close(connection)
 
 
 @pytest.fixture
