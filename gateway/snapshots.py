@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -13,6 +13,19 @@ from livefeed.cursor import Cursor, client_epoch, format_cursor
 from livefeed.feed_view import FeedItem, PageQuery, parse_query, public_item
 
 _encoder: Final = msgspec.json.Encoder()
+
+
+class Moment(Protocol):
+    """Where the log was."""
+
+    @property
+    def epoch(self) -> str: ...
+
+    @property
+    def heads(self) -> Mapping[str, int]: ...
+
+    @property
+    def floors(self) -> Mapping[str, int]: ...
 
 
 class LogPages:
@@ -44,14 +57,37 @@ async def read_snapshot(reader: LogReader, user_id: str, feed: str, query: PageQ
     # Entries of equal rank are divided over the pages by the hashes of their ids; within a page
     # they stand as everywhere else.
     items = sorted(map(public_item, page.items), key=FeedItem.order)
-    positions = {client_name(channel): head for channel, head in page.heads.items()}
+    after = str(page.items[-1].key) if page.more else None
+    return answer(page, user_id, feed, items=items, unread=page.unread, after=after)
+
+
+def answer(
+    moment: Moment,
+    user_id: str,
+    feed: str,
+    *,
+    items: Sequence[FeedItem],
+    unread: int,
+    after: str | None,
+) -> bytes:
+    """A page's JSON.
+
+    Args:
+        moment: The log's, at which it is true.
+        user_id: Whose view of the feed.
+        feed: The feed.
+        items: In the order in which they are shown.
+        unread: How many of the whole feed nobody has shown yet.
+        after: What the next page is asked for with; None on the last one.
+    """
+    positions = {client_name(channel): head for channel, head in moment.heads.items()}
     return _encoder.encode(
         {
             "feed": feed,
             "items": items,
-            "cursor": format_cursor(Cursor(client_epoch(page.epoch, user_id), positions)),
-            "floor": {client_name(channel): floor for channel, floor in page.floors.items()},
-            "unread": page.unread,
-            "next": str(page.items[-1].key) if page.more else None,
+            "cursor": format_cursor(Cursor(client_epoch(moment.epoch, user_id), positions)),
+            "floor": {client_name(channel): floor for channel, floor in moment.floors.items()},
+            "unread": unread,
+            "next": after,
         }
     )

@@ -12,10 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from gateway.log_reader import LogReader
-from livefeed.adapters.postgres.reads import Heads
+from gateway.snapshots import answer
 from livefeed.breaker import Breaker
 from livefeed.channel import channels_of, client_name
-from livefeed.cursor import Cursor, client_epoch, format_cursor
 from livefeed.errors import Refused, Unavailable
 from livefeed.feed_source import (
     AFTER_BYTES_MAX,
@@ -78,8 +77,10 @@ class SourcePages:
         request = SourceRequest(
             user_id, feed, query.limit, query.after, query.types, self._sessions, SOURCE_SECONDS_MAX
         )
-        page, items = await self._ask(request)
-        return _answer(heads, request, page, items)
+        page, contents = await self._ask(request)
+        channel = client_name(channel_of(page, user_id, feed))
+        items = [_item(channel, place, content) for place, content in enumerate(contents)]
+        return answer(heads, user_id, feed, items=items, unread=page.unread, after=page.next)
 
     async def _ask(self, request: SourceRequest) -> tuple[SourcePage, list[bytes]]:
         if not self.breaker.allows(time.monotonic()):
@@ -99,22 +100,6 @@ class SourcePages:
             raise
         self.breaker.succeeded()
         return page, items
-
-
-def _answer(heads: Heads, request: SourceRequest, page: SourcePage, items: list[bytes]) -> bytes:
-    channel = client_name(channel_of(page, request.user_id, request.feed))
-    positions = {client_name(name): head for name, head in heads.heads.items()}
-    cursor = Cursor(client_epoch(heads.epoch, request.user_id), positions)
-    return msgspec.json.encode(
-        {
-            "feed": request.feed,
-            "items": [_item(channel, place, item) for place, item in enumerate(items)],
-            "cursor": format_cursor(cursor),
-            "floor": {client_name(name): floor for name, floor in heads.floors.items()},
-            "unread": page.unread,
-            "next": page.next,
-        }
-    )
 
 
 def _item(channel: str, place: int, content: bytes) -> FeedItem:

@@ -46,6 +46,7 @@ from livefeed.websocket import (
     accept_value,
     close_frame,
     frame,
+    handshake_key,
     opening,
     parse_close,
     refusal,
@@ -74,7 +75,6 @@ class WebSocketWire(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_accept_value",
         "_allowance",
         "_app",
         "_deaf",
@@ -84,6 +84,7 @@ class WebSocketWire(asyncio.Protocol):
         "_heartbeat",
         "_inbox",
         "_is_open",
+        "_key",
         "_last_moment",
         "_loop",
         "_reader",
@@ -108,7 +109,7 @@ class WebSocketWire(asyncio.Protocol):
         self._writable.set()
         self._reader = FrameReader(2 * INBOUND_FRAME_BYTES_MAX, INBOUND_FRAGMENTS_MAX)
         self._allowance = allowance(self._loop)
-        self._accept_value = b""
+        self._key = b""
         self._denial: dict[str, Any] | None = None
         """The head of a refusal whose body is to come."""
         self._early = b""
@@ -140,7 +141,7 @@ class WebSocketWire(asyncio.Protocol):
         self.write = transport.write
         transport.set_write_buffer_limits(OUTBOX_BYTES_MAX, OUTBOX_BYTES_MAX // 2)
         transport.set_protocol(self)
-        self._accept_value = accept_value(scope["headers"]) or b""
+        self._key = handshake_key(scope["headers"]) or b""
         self._state.connections.add(self)  # type: ignore[arg-type]  # it knows only its own kinds
         self._inbox.put_nowait({"type": "websocket.connect"})
         task = self._loop.create_task(self._run(self._scope(scope, url)))
@@ -232,9 +233,8 @@ class WebSocketWire(asyncio.Protocol):
     # The handshake's answer.
 
     def _accept(self, message: dict[str, Any]) -> None:
-        self.write(
-            opening(self._accept_value, message.get("subprotocol"), message.get("headers", ()))
-        )
+        accept, headers = accept_value(self._key), message.get("headers", ())
+        self.write(opening(accept, message.get("subprotocol"), headers))
         self._is_open = True
         self._heartbeat.join(self)
         early, self._early = self._early, b""

@@ -7,7 +7,7 @@ source is asked, so whatever the source does not see yet is sent by the stream.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -53,15 +53,16 @@ class SourcePage:
 
     Args:
         items: In the order in which they are shown. Each is the content as clients see it, with an
-            `id`; it replaces nothing that the log has of the same id.
+            `id`.
         next: A token for the next page, None when there is none.
         scope: `me` or `all`: in which of the user's two channels the stream has updates of them.
+        unread: How many of the whole feed the user has not seen, if the source knows.
     """
 
     items: Sequence[Mapping[str, Any]]
     next: str | None = None
     scope: str = "me"
-    unread: int = field(default=0)
+    unread: int = 0
 
 
 FeedSource = Callable[[SourceRequest], Awaitable[SourcePage]]

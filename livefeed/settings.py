@@ -18,6 +18,7 @@ from livefeed.admission import Network
 from livefeed.errors import Misconfigured
 from livefeed.limits import (
     CACHE_MEMORY_BYTES_MAX,
+    CACHE_MEMORY_FRESH_SECONDS,
     LANE_MESSAGE_BYTES_MAX,
     LOAD_SAMPLE_SECONDS,
     MIB,
@@ -123,7 +124,7 @@ class Settings(BaseSettings):
         "origin is refused with 403. A client without an `Origin` header is no browser.",
     )
     snapshot_fresh_seconds: float = Field(
-        60.0,
+        CACHE_MEMORY_FRESH_SECONDS,
         ge=0,
         le=600,
         description="How long a page of a feed is fresh in a gateway's memory; in the cache that "

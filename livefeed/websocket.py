@@ -159,13 +159,18 @@ def handshake_fault(method: str, headers: Headers) -> HTTPStatus | None:
         return HTTPStatus.METHOD_NOT_ALLOWED
     versions = [value.strip() for name, value in headers if name == b"sec-websocket-version"]
     origins = sum(name == b"origin" for name, _ in headers)
-    if accept_value(headers) is None or versions != [_VERSION] or origins > 1 or _has_body(headers):
+    if (
+        handshake_key(headers) is None
+        or versions != [_VERSION]
+        or origins > 1
+        or _has_body(headers)
+    ):
         return HTTPStatus.BAD_REQUEST
     return None
 
 
-def accept_value(headers: Headers) -> bytes | None:
-    """What answers the key of a handshake, which shows that it was understood; None without one."""
+def handshake_key(headers: Headers) -> bytes | None:
+    """The key of a handshake; None where there is not exactly one, of 16 bytes."""
     keys = [value.strip() for name, value in headers if name == b"sec-websocket-key"]
     try:
         (key,) = keys
@@ -173,6 +178,11 @@ def accept_value(headers: Headers) -> bytes | None:
             return None
     except (ValueError, binascii.Error):
         return None
+    return key
+
+
+def accept_value(key: bytes) -> bytes:
+    """What answers the key of a handshake, and shows that it was understood."""
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 

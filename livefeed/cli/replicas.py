@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from gateway.replicas import Replica, Replicas
 from livefeed.adapters.postgres.gauge import Gauge
-from livefeed.adapters.postgres.pool import Pool
+from livefeed.cli.running import pool_of
 from livefeed.limits import REPLICA_LOOK_SECONDS
 from livefeed.replica_choice import server_name
 from livefeed.settings import Settings
@@ -30,14 +30,7 @@ async def replica_pools(settings: Settings, application: str) -> AsyncIterator[R
 
 def _replica(settings: Settings, url: str, application: str) -> Replica:
     name = server_name(url)
-    pool = Pool(
-        url,
-        dependency=f"replica {name}",
-        connections_max=settings.database_pool_connections,
-        timeout_seconds=settings.database_timeout_seconds,
-        wait_seconds=settings.database_wait_seconds,
-        application=application,
-    )
+    pool = pool_of(settings, url, dependency=f"replica {name}", application=application)
     return Replica(name, pool, _gauge(url, f"replica {name}", application))
 
 

@@ -16,7 +16,7 @@ import uvloop
 
 from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.adapters.postgres.log import renew_epoch_if_changed
-from livefeed.adapters.postgres.pool import Pool
+from livefeed.adapters.postgres.pool import OnConnect, Pool
 from livefeed.errors import Unavailable
 from livefeed.settings import Settings
 
@@ -94,15 +94,33 @@ async def nats_connection(settings: Settings, name: str) -> AsyncIterator[Connec
         await close(connection)
 
 
-@contextlib.asynccontextmanager
-async def primary_pool(settings: Settings, application: str) -> AsyncIterator[Pool]:
-    """A pool of connections to the primary for a command's time."""
-    pool = Pool(
-        settings.database_url,
-        dependency="primary",
+def pool_of(
+    settings: Settings,
+    url: str,
+    *,
+    dependency: str,
+    application: str,
+    on_connect: OnConnect | None = None,
+) -> Pool:
+    """A pool of connections to one server, as large and as patient as the settings say."""
+    return Pool(
+        url,
+        dependency=dependency,
         connections_max=settings.database_pool_connections,
         timeout_seconds=settings.database_timeout_seconds,
         wait_seconds=settings.database_wait_seconds,
+        application=application,
+        on_connect=on_connect,
+    )
+
+
+@contextlib.asynccontextmanager
+async def primary_pool(settings: Settings, application: str) -> AsyncIterator[Pool]:
+    """A pool of connections to the primary for a command's time."""
+    pool = pool_of(
+        settings,
+        settings.database_url,
+        dependency="primary",
         application=application,
         on_connect=renew_epoch_if_changed,
     )

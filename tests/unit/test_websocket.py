@@ -26,6 +26,7 @@ from livefeed.websocket import (
     close_frame,
     frame,
     handshake_fault,
+    handshake_key,
     parse_close,
 )
 
@@ -190,8 +191,9 @@ def test_a_close_frame_can_be_read(code, reason) -> None:
 
 def test_the_answer_to_a_key_is_the_rfc_s() -> None:
     """The example of section 1.3."""
-    headers = [(b"sec-websocket-key", KEY)]
-    assert accept_value(headers) == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    key = handshake_key([(b"sec-websocket-key", KEY)])
+    assert key == KEY
+    assert accept_value(key) == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 VERSION = (b"sec-websocket-version", b"13")

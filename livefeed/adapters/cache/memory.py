@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
-from aiocache.base import BaseCache
-from aiocache.serializers import NullSerializer
-
+from livefeed.adapters.cache.bytes_cache import BytesCache, is_there
 from livefeed.alarms import Alarms
 from livefeed.limits import CACHE_MEMORY_BYTES_MAX, CACHE_MEMORY_ENTRIES_MAX
 
@@ -31,7 +29,7 @@ class _Kept(NamedTuple):
     ends_at: float
 
 
-class BoundedMemoryCache(BaseCache):  # type: ignore[misc]  # aiocache has no types
+class BoundedMemoryCache(BytesCache):
     """Keeps bytes; what was not asked for longest goes first when there are too many.
 
     A value whose time has come is not given out, and is taken out by later writes.
@@ -51,8 +49,7 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]  # aiocache has no ty
         bytes_max: int = CACHE_MEMORY_BYTES_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # Without a timeout: nothing here waits, and aiocache's costs more than the read.
-        super().__init__(serializer=NullSerializer(), timeout=None)
+        super().__init__()
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._clock = clock
@@ -123,16 +120,11 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]  # aiocache has no ty
         self.bytes_kept += size
         return True
 
-    async def _multi_set(
-        self, pairs: Iterable[tuple[str, bytes]], ttl: float | None = None, _conn: Any = None
-    ) -> bool:
-        return all([await self._set(key, value, ttl) for key, value in pairs])
-
     async def _add(
         self, key: str, value: bytes, ttl: float | None = None, _conn: Any = None
     ) -> bool:
         if await self._exists(key):
-            raise ValueError(f"{key} is there already; use set to replace it")  # aiocache's way
+            raise is_there(key)
         return await self._set(key, value, ttl)
 
     async def _exists(self, key: str, _conn: Any = None) -> bool:

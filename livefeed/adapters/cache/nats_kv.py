@@ -14,9 +14,8 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
-from aiocache.base import BaseCache
-from aiocache.serializers import NullSerializer
 
+from livefeed.adapters.cache.bytes_cache import BytesCache, is_there
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.jetstream_api import Answer, Fault
 from livefeed.adapters.nats.questions import Questions, Reply
@@ -61,7 +60,7 @@ class _Purged(Answer):
     purged: int = 0
 
 
-class NatsKvCache(BaseCache):  # type: ignore[misc]  # aiocache has no types
+class NatsKvCache(BytesCache):
     """Keeps bytes in a bucket, which is made or mended on first use and again when it is gone.
 
     Every call raises Unavailable when NATS does not answer in time. A write that the bucket
@@ -85,8 +84,7 @@ class NatsKvCache(BaseCache):  # type: ignore[misc]  # aiocache has no types
         bytes_max: int = CACHE_SHARED_BYTES_MAX,
         replicas: int = 1,
     ) -> None:
-        # Each call has its own time: aiocache's would make a task for each.
-        super().__init__(serializer=NullSerializer(), timeout=None)
+        super().__init__()
         self._connection = connection
         self._questions = Questions(connection)
         self._stream = f"KV_{bucket}"
@@ -127,17 +125,12 @@ class NatsKvCache(BaseCache):  # type: ignore[misc]  # aiocache has no types
         fault = await self._put(key, value, ttl, {})
         return fault is None
 
-    async def _multi_set(
-        self, pairs: Iterable[tuple[str, bytes]], ttl: float | None = None, _conn: Any = None
-    ) -> bool:
-        return all([await self._set(key, value, ttl) for key, value in pairs])
-
     async def _add(
         self, key: str, value: bytes, ttl: float | None = None, _conn: Any = None
     ) -> bool:
         fault = await self._put(key, value, ttl, {"Nats-Expected-Last-Subject-Sequence": "0"})
         if fault is not None and fault.err_code in EXISTS_CODES:
-            raise ValueError(f"{key} is there already; use set to replace it")  # aiocache's way
+            raise is_there(key)
         return fault is None
 
     async def _exists(self, key: str, _conn: Any = None) -> bool:

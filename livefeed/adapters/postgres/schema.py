@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from livefeed.adapters.postgres.sessions import with_driver
 from livefeed.adapters.postgres.tables import metadata
 from livefeed.errors import Unavailable
 
@@ -72,11 +73,7 @@ async def _with_connection(url: str, work: Callable[[Connection], Result]) -> Re
 
 
 def _engine(url: str) -> AsyncEngine:
-    # Without the driver's name SQLAlchemy 2.1 would take another driver.
-    _, _, rest = url.partition("://")
-    return create_async_engine(
-        f"postgresql+asyncpg://{rest}", poolclass=NullPool, connect_args={"timeout": 5}
-    )
+    return create_async_engine(with_driver(url), poolclass=NullPool, connect_args={"timeout": 5})
 
 
 def _upgrade(connection: Connection) -> list[str]:

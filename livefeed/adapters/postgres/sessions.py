@@ -15,6 +15,12 @@ CONNECT_SECONDS_MAX: Final = 3.0
 RECYCLE_SECONDS: Final = 1_800
 
 
+def with_driver(url: str) -> str:
+    """A URL as SQLAlchemy has to see it: without the driver's name 2.1 would take another one."""
+    _, _, rest = url.partition("://")
+    return f"postgresql+asyncpg://{rest}"
+
+
 class Sessions:
     """Makes sessions; every statement in them reads only.
 
@@ -28,10 +34,8 @@ class Sessions:
     def __init__(
         self, url: str, *, connections: int, timeout_seconds: float, application: str
     ) -> None:
-        _, _, rest = url.partition("://")
         self._engine: Final[AsyncEngine] = create_async_engine(
-            # Without the driver's name SQLAlchemy 2.1 would take another driver.
-            f"postgresql+asyncpg://{rest}",
+            with_driver(url),
             pool_size=connections,
             max_overflow=0,
             pool_timeout=timeout_seconds,
