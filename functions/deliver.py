@@ -97,7 +97,16 @@ class Deliver:
         lane_message = decode_lane_message(message.payload)
         rows = sum(group.rows for group in lane_message.groups)
         updates = chain.from_iterable(group.updates for group in lane_message.groups)
-        return Work(message, lane_message, rows, min(update.accepted_at for update in updates))
+        # A window of many rows is more than one call gets: what is of one partition is of the same
+        # channels, and makes one row and one frame of many when it is handled together.
+        return Work(
+            message,
+            lane_message,
+            rows,
+            min(update.accepted_at for update in updates),
+            updates=sum(len(group.updates) for group in lane_message.groups),
+            queue=message.subject,
+        )
 
     async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
         """Persist what all of them say, then tell the gateways."""

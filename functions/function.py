@@ -20,6 +20,12 @@ class Work(NamedTuple):
     rows: int
     accepted_at: int
     """When JetStream accepted the update, microseconds since 1970."""
+    updates: int = 1
+    """How many updates it carries: by them a lane is quiet or busy."""
+    queue: str = ""
+    """Where not all of a lane fits one call, one call gets what is of one queue."""
+    gathers: bool = True
+    """Whether it may wait for others to be handled with; if not, it is of a queue of such."""
 
 
 class Undone(NamedTuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Final, NamedTuple
 
 from functions.function import Work
@@ -26,31 +27,70 @@ class Held(NamedTuple):
 
     work: Work
     received_at: float
+    accepted_at: float
+    """When JetStream accepted its update; where that clock is ahead, when it was received."""
     aged_at: float
     """When it has waited enough, whatever its lane's window."""
 
 
-class LaneIntake:
-    """The messages of one lane, oldest first."""
+class Queue:
+    """Messages that are handled together, oldest first."""
 
-    def __init__(self, window_seconds: float) -> None:
-        self._window = LaneWindow(window_seconds)
-        self._held: deque[Held] = deque()
-        self._bytes = 0
-        self._take_max = TAKE_MESSAGES_MAX
+    def __init__(self) -> None:
+        self.held: deque[Held] = deque()
         self._aged_at: deque[float] = deque()
         """When each has waited enough that does so before all that stand behind it, ascending."""
 
+    @property
+    def aged_at(self) -> float:
+        """When the first of them has waited enough."""
+        return self._aged_at[0]
+
+    def append(self, held: Held) -> None:
+        """Put one behind all others."""
+        self.held.append(held)
+        while self._aged_at and self._aged_at[-1] > held.aged_at:
+            self._aged_at.pop()
+        self._aged_at.append(held.aged_at)
+
+    def appendleft(self, held: Held) -> None:
+        """Put one before all others."""
+        self.held.appendleft(held)
+        if not self._aged_at or held.aged_at <= self._aged_at[0]:
+            self._aged_at.appendleft(held.aged_at)
+
+    def popleft(self) -> Held:
+        """Take the first."""
+        held = self.held.popleft()
+        if held.aged_at == self._aged_at[0]:
+            self._aged_at.popleft()
+        return held
+
+
+class LaneIntake:
+    """The messages of one lane, by their queues."""
+
+    def __init__(self, window_seconds: float) -> None:
+        self._window = LaneWindow(window_seconds)
+        self._queues: dict[str, Queue] = {}
+        """Those that hold something."""
+        self._messages = self._bytes = 0
+        self._take_max = TAKE_MESSAGES_MAX
+
     def __len__(self) -> int:
-        return len(self._held)
+        return self._messages
 
     def __iter__(self) -> Iterator[Held]:
-        return iter(self._held)
+        return chain.from_iterable(queue.held for queue in self._queues.values())
 
     @property
     def has_room(self) -> bool:
         """Whether more may be asked for."""
-        return self._bytes < HELD_BYTES_MAX and len(self._held) < HELD_MESSAGES_MAX
+        return self._bytes < HELD_BYTES_MAX and self._messages < HELD_MESSAGES_MAX
+
+    def oldest(self) -> list[Held]:
+        """The first of each queue."""
+        return [queue.held[0] for queue in self._queues.values()]
 
     def widen(self, factor: float) -> None:
         """Have it gather so many times as long; age makes it due all the same."""
@@ -58,39 +98,42 @@ class LaneIntake:
 
     def add(self, work: Work, *, now: float, age_seconds: float) -> None:
         """Take a message in hand."""
-        self._window.arrived(now)
-        aged_at = now + max(0.0, AGED_SECONDS - age_seconds)
-        self._held.append(Held(work, now, aged_at))
-        while self._aged_at and self._aged_at[-1] > aged_at:
-            self._aged_at.pop()
-        self._aged_at.append(aged_at)
-        self._bytes += len(work.message.payload)
+        self._window.arrived(now, work.updates)
+        age_seconds = max(0.0, age_seconds)
+        waits = max(0.0, AGED_SECONDS - age_seconds) if work.gathers else 0.0
+        self._queue(work).append(Held(work, now, now - age_seconds, now + waits))
+        self._count(work, 1)
 
     def due_at(self) -> float | None:
         """When this lane must be handled; None when it is empty."""
-        if not self._held:
+        if not self._queues:
             return None
-        return min(self._aged_at[0], self._window.due_at(self._held[0].received_at))
+        if not self.has_room:
+            # Nothing comes to gather with.
+            return min(held.received_at for held in self.oldest())
+        return min(map(self._due_at, self._queues.values()))
 
     def take(self, *, rows_max: int, bytes_max: int) -> list[Held]:
-        """The oldest messages, as many as one call may get; one that failed often comes alone."""
+        """What one call gets: the queues that are due first, the oldest of each first.
+
+        One that failed often comes alone, and what may not wait takes nothing along that gathers.
+        """
         taken: list[Held] = []
         rows = size = 0
-        while self._held and len(taken) < self._take_max:
-            held = self._held[0]
-            alone = held.work.message.deliveries >= ISOLATE_DELIVERIES
-            weight = len(held.work.message.payload)
-            full = rows + held.work.rows > rows_max or size + weight > bytes_max
-            if taken and (alone or full):
-                break
-            taken.append(self._held.popleft())
-            if held.aged_at == self._aged_at[0]:
-                self._aged_at.popleft()
-            self._bytes -= weight
-            size += weight
-            rows += held.work.rows
-            if alone:
-                break
+        for name, queue in sorted(self._queues.items(), key=lambda item: self._due_at(item[1])):
+            while queue.held:
+                work = queue.held[0].work
+                alone = work.message.deliveries >= ISOLATE_DELIVERIES
+                rows, size = rows + work.rows, size + len(work.message.payload)
+                full = rows > rows_max or size > bytes_max or len(taken) == self._take_max
+                if taken and (alone or full or work.gathers != taken[0].work.gathers):
+                    return taken
+                taken.append(queue.popleft())
+                self._count(work, -1)
+                if not queue.held:
+                    del self._queues[name]
+                if alone:
+                    return taken
         return taken
 
     def succeeded(self) -> None:
@@ -109,10 +152,19 @@ class LaneIntake:
     def put_first(self, taken: list[Held]) -> None:
         """Have them in hand again, oldest first."""
         for held in reversed(taken):
-            self._held.appendleft(held)
-            if not self._aged_at or held.aged_at <= self._aged_at[0]:
-                self._aged_at.appendleft(held.aged_at)
-        self._bytes += sum(len(held.work.message.payload) for held in taken)
+            self._queue(held.work).appendleft(held)
+            self._count(held.work, 1)
+
+    def _queue(self, work: Work) -> Queue:
+        return self._queues.setdefault(work.queue, Queue())
+
+    def _count(self, work: Work, sign: int) -> None:
+        self._messages += sign
+        self._bytes += sign * len(work.message.payload)
+
+    def _due_at(self, queue: Queue) -> float:
+        first = queue.held[0]
+        return min(queue.aged_at, self._window.due_at(first.received_at, first.accepted_at))
 
 
 class Intake:

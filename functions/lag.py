@@ -23,9 +23,7 @@ class Lag:
         self._longest = max(self._longest, max(waited, default=0))
 
     def say(self, waiting: Iterable[Held], now: int) -> float:
-        """Seconds: of what was handled since the last time, and of what waits, oldest first."""
-        oldest = next(iter(waiting), None)
-        if oldest is not None:
-            self.handled([oldest], now)
+        """Seconds: of what was handled since the last time, and of what waits."""
+        self.handled(waiting, now)
         longest, self._longest = self._longest, 0
         return longest / 1e6

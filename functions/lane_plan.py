@@ -1,13 +1,15 @@
 """Which lane messages some updates become, each within its bounds.
 
 Recipients of one lane and partition share messages; a body stands once for up to a thousand
-of them.
+of them. Updates for the same recipients share the recipients' names, and of those that one flush
+would merge anyway only what is left of them goes on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from functions.reading import Reading
@@ -20,7 +22,13 @@ from livefeed.limits import (
     LANE_MESSAGE_CHANNELS_MAX,
     LANE_MESSAGE_ROWS_MAX,
 )
-from livefeed.messages import LaneGroup, LaneMessage, LaneUpdate, encode_lane_message
+from livefeed.messages import (
+    LaneGroup,
+    LaneMessage,
+    LaneUpdate,
+    coalesce_updates,
+    encode_lane_message,
+)
 from livefeed.partition import partition_of
 from livefeed.priority import LaneFunction, Placement, UpdateFacts
 from livefeed.priority import lane_of as table_lane_of
@@ -29,6 +37,8 @@ from livefeed.subjects import LANES, Lane
 logger = logging.getLogger(__name__)
 
 GROUP_OVERHEAD_BYTES: Final = 24
+GROUP_UPDATES_MAX: Final = 10
+"""Updates of one group: a message of so many for a hundred channels says the least things twice."""
 
 Contexts = Mapping[tuple[str, str], RecipientContext]
 """By user and feed; who is not in it is UNKNOWN."""
@@ -53,13 +63,17 @@ class Share(NamedTuple):
 
 def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> Iterator[Outbound]:
     """The lane messages of some updates, encoded one by one."""
-    groups: dict[tuple[Lane, int], list[LaneGroup]] = {}
+    audiences: dict[tuple[Lane, int], dict[tuple[bool, tuple[str, ...]], list[LaneUpdate]]] = {}
     place = _remembered(lane_of)
     for page in pages:
         for share, channels in _shares(page, contexts, place).items():
-            packed = groups.setdefault((share.lane, share.partition), [])
-            packed += _groups(channels, page.reading.updates, push=share.push)
-    for (lane, partition), packed in groups.items():
+            groups = audiences.setdefault((share.lane, share.partition), {})
+            groups.setdefault((share.push, tuple(channels)), []).extend(page.reading.updates)
+    for (lane, partition), groups in audiences.items():
+        packed = chain.from_iterable(
+            _groups(channels, coalesce_updates(updates), push=push)
+            for (push, channels), updates in groups.items()
+        )
         for message in _messages(packed):
             yield subjects.lanes(lane, partition), encode_lane_message(message), None
 
@@ -120,15 +134,17 @@ def _shares(page: Page, contexts: Contexts, place: LaneFunction) -> dict[Share, 
     return shares
 
 
-def _groups(channels: list[str], updates: list[LaneUpdate], *, push: bool) -> Iterable[LaneGroup]:
+def _groups(
+    channels: Sequence[str], updates: list[LaneUpdate], *, push: bool
+) -> Iterable[LaneGroup]:
     """Split into groups that each fit a lane message."""
-    for some in _by_bytes(updates):
-        step = max(1, min(LANE_MESSAGE_CHANNELS_MAX, LANE_MESSAGE_ROWS_MAX // len(some)))
+    for some in _portions(updates):
+        step = min(LANE_MESSAGE_CHANNELS_MAX, LANE_MESSAGE_ROWS_MAX // len(some))
         for start in range(0, len(channels), step):
-            yield LaneGroup(channels[start : start + step], some, push)
+            yield LaneGroup(list(channels[start : start + step]), some, push)
 
 
-def _by_bytes(updates: list[LaneUpdate]) -> Iterable[list[LaneUpdate]]:
+def _portions(updates: list[LaneUpdate]) -> Iterable[list[LaneUpdate]]:
     if len(updates) == 1:
         yield updates
         return
@@ -136,7 +152,8 @@ def _by_bytes(updates: list[LaneUpdate]) -> Iterable[list[LaneUpdate]]:
     size = 0
     for update in updates:
         # Half of a message is for the bodies, half for the channels' names.
-        if some and size + _size(update) > LANE_MESSAGE_BYTES_MAX // 2:
+        too_large = size + _size(update) > LANE_MESSAGE_BYTES_MAX // 2
+        if some and (too_large or len(some) == GROUP_UPDATES_MAX):
             yield some
             some, size = [], 0
         some.append(update)

@@ -66,11 +66,11 @@ class Prioritize:
         contexts: What is known about recipients.
         resolver: Who an actor's followers are.
         lane_of: The lane table.
+        windows: Seconds that each lane gathers, from acceptance.
     """
 
     name = "prioritize"
     failure: Final[DeadLetterReason] = "invalid_update"
-    windows: Final[Mapping[Lane, float]] = {"high": 0.0, "medium": 0.0, "low": 0.0}
     rows_max = ROWS_MAX
     bytes_max = BYTES_MAX
 
@@ -81,7 +81,9 @@ class Prioritize:
         contexts: ContextCache,
         resolver: AudienceResolver,
         lane_of: LaneFunction,
+        windows: Mapping[Lane, float],
     ) -> None:
+        self.windows = windows
         self._publisher = publisher
         self._contexts = contexts
         self._resolver = resolver
@@ -99,7 +101,17 @@ class Prioritize:
             users = FOLLOWERS_GUESS
         elif reading.audience is not None:
             users = len(reading.audience)
-        return Work(message, reading, users * len(reading.updates), reading.accepted_at)
+        # What goes to the high lane is not to wait here, whatever the priority of its subject.
+        facts = reading.facts
+        urgent = facts.priority == "high" or facts.update_type == "content_removal"
+        return Work(
+            message,
+            reading,
+            users * len(reading.updates),
+            reading.accepted_at,
+            queue="urgent" if urgent else "",
+            gathers=not urgent,
+        )
 
     async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
         """Publish the lane messages of all, and the continuations of those with more followers."""

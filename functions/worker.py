@@ -203,7 +203,7 @@ class Worker:
         self._consider_leaving(now)
 
     def _say_lag(self) -> float:
-        return self._lag.say(self._intake.lanes["high"], self._now())
+        return self._lag.say(self._intake.lanes["high"].oldest(), self._now())
 
     def _sources(self, now: float) -> list[tuple[Lane, Consumer]]:
         # Who is called once is not called to wait.

@@ -39,10 +39,14 @@ class LaneUpdate(Struct, frozen=True, array_like=True, gc=False):
     """The publisher's traceparent."""
     body: Raw
 
+    @property
+    def order(self) -> OrderKey:
+        """The larger wins its place."""
+        return OrderKey(self.explicit, self.version, bytes.fromhex(self.ref))
+
     def entry(self) -> Entry:
         """What the log keeps of it."""
-        order = OrderKey(self.explicit, self.version, bytes.fromhex(self.ref))
-        return Entry(order, self.kind, self.rank, self.born)
+        return Entry(self.order, self.kind, self.rank, self.born)
 
 
 class LaneGroup(Struct, frozen=True, array_like=True):
@@ -86,6 +90,24 @@ class LiveMessage(Struct, frozen=True):
 _lane_decoder = msgspec.json.Decoder(LaneMessage)
 _live_decoder = msgspec.json.Decoder(LiveMessage)
 _encoder = msgspec.json.Encoder()
+
+
+def coalesce_updates(updates: list[LaneUpdate]) -> list[LaneUpdate]:
+    """Of updates for the same channels one for each place, as `entry.merge` has it."""
+    if len(updates) == 1:
+        return updates
+    newest: dict[tuple[int, int], LaneUpdate] = {}
+    for update in updates:
+        place = update.item, update.facet
+        held = newest.get(place)
+        newest[place] = update if held is None else _merge(held, update)
+    return list(newest.values())
+
+
+def _merge(one: LaneUpdate, other: LaneUpdate) -> LaneUpdate:
+    newer = one if one.order >= other.order else other
+    born = min(one.born, other.born)
+    return newer if newer.born == born else msgspec.structs.replace(newer, born=born)
 
 
 def encode_lane_message(message: LaneMessage) -> bytes:

@@ -1,9 +1,9 @@
 """Windows: when a lane flushes.
 
 Pure: times are seconds of one monotonic clock. High flushes at once and gathers only while the
-flush before it runs. Medium and low gather for their window, but a quiet lane has nothing to gain
-from waiting: until a lane has seen `QUIET_ARRIVALS_MAX` arrivals within its window, it flushes
-after a moment.
+flush before it runs. Medium and low gather for their window, which begins when JetStream accepts an
+update, so that the two functions share it. But a quiet lane has nothing to gain from waiting: until
+a lane has seen `QUIET_ARRIVALS_MAX` updates within its window, it flushes after a moment.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ QUIET_ARRIVALS_MAX: Final = 32
 QUIET_GATHER_SECONDS: Final = 0.005
 """How long a quiet lane gathers, so that updates published together travel together."""
 WINDOW_SECONDS: Final[dict[Lane, float]] = {"high": 0.0, "medium": 5.0, "low": 15.0}
+PRIORITIZE_SHARE: Final = 0.2
+"""Of its window an update waits so much in front of prioritize, for others to share lane messages
+with; the rest is left for deliver, where more of it makes fewer rows and frames."""
 
 
 class LaneWindow:
@@ -32,21 +35,23 @@ class LaneWindow:
         """By how much it is widened."""
         self._arrivals: deque[float] = deque(maxlen=QUIET_ARRIVALS_MAX)
 
-    def arrived(self, now: float) -> None:
-        """Count one arrival."""
-        self._arrivals.append(now)
+    def arrived(self, now: float, updates: int = 1) -> None:
+        """Count what a message brings."""
+        self._arrivals.extend([now] * min(updates, QUIET_ARRIVALS_MAX))
 
-    def due_at(self, oldest_received: float) -> float:
+    def due_at(self, received_at: float, accepted_at: float) -> float:
         """When what waits must be flushed; whoever holds it sees to the age of each.
 
         Args:
-            oldest_received: When the oldest waiting message came to this worker.
+            received_at: When the oldest waiting message came to this worker.
+            accepted_at: When JetStream accepted its update; not later.
         """
         if self._seconds == 0.0:
-            return oldest_received
+            return received_at
         seconds = self._seconds * self.factor
-        is_quiet = self._is_quiet(oldest_received - seconds)
-        return oldest_received + (QUIET_GATHER_SECONDS if is_quiet else seconds)
+        if self._is_quiet(received_at - seconds):
+            return received_at + QUIET_GATHER_SECONDS
+        return max(received_at, accepted_at + seconds)
 
     def _is_quiet(self, since: float) -> bool:
         arrivals = self._arrivals

@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import click
 
@@ -39,6 +39,7 @@ from livefeed.cli.running import (
 from livefeed.priority import LaneFunction
 from livefeed.settings import Settings
 from livefeed.subjects import LANES, PLACES, Lane
+from livefeed.window import PRIORITIZE_SHARE
 
 BULK_NICENESS = 10
 """By how much a worker gives way that serves no urgent lane."""
@@ -143,17 +144,19 @@ def _function(
     pool: Pool,
     load: FleetLoad,
 ) -> Function:
-    if name == "prioritize":
-        return _prioritize(settings, publisher, pool)
     windows: dict[Lane, float] = {
         "high": 0.0,
         "medium": settings.window_medium_seconds,
         "low": settings.window_low_seconds,
     }
+    if name == "prioritize":
+        return _prioritize(settings, publisher, pool, windows)
     return Deliver(Log(pool), connection, windows=windows, is_traced=lambda: load.traces)
 
 
-def _prioritize(settings: Settings, publisher: Publisher, pool: Pool) -> Prioritize:
+def _prioritize(
+    settings: Settings, publisher: Publisher, pool: Pool, windows: Mapping[Lane, float]
+) -> Prioritize:
     lane_of: LaneFunction = load_function(settings.lane_function, "LIVEFEED_LANE_FUNCTION")
     contexts = ContextCache(
         lambda recipients: read_contexts(pool, recipients),
@@ -161,7 +164,11 @@ def _prioritize(settings: Settings, publisher: Publisher, pool: Pool) -> Priorit
         jitter=random.random,
     )
     return Prioritize(
-        publisher, contexts=contexts, resolver=_resolver(settings, pool), lane_of=lane_of
+        publisher,
+        contexts=contexts,
+        resolver=_resolver(settings, pool),
+        lane_of=lane_of,
+        windows={lane: seconds * PRIORITIZE_SHARE for lane, seconds in windows.items()},
     )
 
 

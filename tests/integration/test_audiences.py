@@ -20,6 +20,7 @@ from livefeed.adapters.postgres.reads import read_heads
 from livefeed.channel import user_channel
 from livefeed.context import RecipientContext
 from livefeed.priority import lane_of
+from livefeed.subjects import LANES
 from livefeed.topology import DEAD_LETTERS, LANE_STREAM, UPDATES
 from tests.servers import Stack, until, update
 
@@ -201,6 +202,7 @@ async def test_a_full_stream_does_not_stop_an_audience(stack: Stack) -> None:
         contexts=ContextCache(contexts, clock=time.monotonic, jitter=lambda: 0.0),
         resolver=resolver,
         lane_of=lane_of,
+        windows=dict.fromkeys(LANES, 0.0),
     )
     items = [{"id": f"p{number}"} for number in range(ITEMS)]
     payload = json.dumps(update(audience={"followers": "author"}, content=items)).encode()

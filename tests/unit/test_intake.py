@@ -12,10 +12,13 @@ from livefeed.limits import AGED_SECONDS
 WINDOWS = {"high": 0.0, "medium": 5.0, "low": 15.0}
 
 
-def work(deliveries: int = 1, rows: int = 1) -> Work:
+def work(
+    deliveries: int = 1, rows: int = 1, queue: str = "", *, gathers: bool = True, updates: int = 1
+) -> Work:
     """A message in hand, delivered so often."""
     reply = f"$JS.ACK.S.C.{deliveries}.7.7.1800000000000000000.0".encode()
-    return Work(Message(b"s", reply, b"", b"payload"), None, rows, 0)
+    message = Message(b"s", reply, b"", b"payload")
+    return Work(message, None, rows, 0, updates, queue, gathers)
 
 
 def fill(intake: Intake, lane: str, count: int = 40) -> None:
@@ -45,11 +48,11 @@ def test_a_busy_lane_waits_for_its_window() -> None:
 
 
 def test_an_update_that_came_old_is_due_early() -> None:
-    """What is 18 s old when it comes waits 2 s more, whatever its lane."""
+    """Its lane's window began when it was accepted."""
     intake = Intake(WINDOWS)  # type: ignore[arg-type]
     for _ in range(40):
-        intake.lanes["low"].add(work(), now=0.0, age_seconds=18.0)
-    assert intake.next_due_at() == 2.0
+        intake.lanes["low"].add(work(), now=0.0, age_seconds=9.0)
+    assert intake.next_due_at() == 6.0
 
 
 def test_an_old_update_is_due_wherever_it_stands() -> None:
@@ -135,7 +138,8 @@ def test_the_oldest_decides_wherever_it_stands(steps: list[tuple[str, int]]) -> 
     taken: list[Held] = []
     for now, (step, number) in enumerate(steps):
         if step == "add":
-            lane.add(work(number), now=float(now), age_seconds=float(number))
+            one = work(number, queue=str(number % 3), gathers=number % 3 < 2)
+            lane.add(one, now=float(now), age_seconds=float(number))
         elif step == "take":
             lane.put_back(taken)
             taken = lane.take(rows_max=number, bytes_max=10**9)
@@ -146,7 +150,40 @@ def test_the_oldest_decides_wherever_it_stands(steps: list[tuple[str, int]]) -> 
         due_at = lane.due_at()
         assert (due_at is None) == (not held)
         assert due_at is None or due_at <= min(one.aged_at for one in held)
-        assert list(lane._aged_at)[:1] == ([min(one.aged_at for one in held)] if held else [])
+        for queue in lane._queues.values():
+            assert queue.aged_at == min(one.aged_at for one in queue.held)
+
+
+def test_a_call_gets_what_belongs_together() -> None:
+    """Where not all fits, the queue that is due first comes whole, and then the next."""
+    lane = LaneIntake(15.0)
+    for second, queue in enumerate("abcabcabc"):
+        lane.add(work(rows=20, queue=queue, updates=32), now=float(second), age_seconds=0.0)
+    calls = [lane.take(rows_max=100, bytes_max=1000) for _ in range(3)]
+    assert ["".join(held.work.queue for held in call) for call in calls] == ["aaabb", "cccb", ""]
+    assert [held.received_at for held in calls[0]] == [0.0, 3.0, 6.0, 1.0, 4.0]
+    assert len(lane) == 0
+
+
+def test_what_may_not_wait_comes_alone() -> None:
+    """It is due at once, and what gathers goes on gathering."""
+    lane = LaneIntake(5.0)
+    for _ in range(40):
+        lane.add(work(), now=0.0, age_seconds=0.0)
+    lane.add(work(queue="urgent", gathers=False), now=1.0, age_seconds=0.0)
+    assert lane.due_at() == 1.0
+    assert [held.work.queue for held in lane.take(rows_max=100, bytes_max=1000)] == ["urgent"]
+    assert lane.due_at() == 5.0
+    assert len(lane) == 40
+
+
+def test_a_full_lane_is_due() -> None:
+    """What waits for more where no more is asked for would only be late."""
+    lane = LaneIntake(15.0)
+    for _ in range(5_000):
+        assert lane.due_at() in {None, 0.005, 15.0}
+        lane.add(work(), now=0.0, age_seconds=0.0)
+    assert lane.due_at() == 0.0
 
 
 def test_a_widened_lane_keeps_nothing_beyond_its_age() -> None:
@@ -160,7 +197,7 @@ def test_a_widened_lane_keeps_nothing_beyond_its_age() -> None:
 def test_lag_is_the_time_in_the_stream_and_said_once() -> None:
     """The longest of what was handled and of what waits, since the last time that it was said."""
     stored_at = 1_800_000_000_000_000
-    held = Held(work(), 0.0, 0.0)
+    held = Held(work(), 0.0, 0.0, 0.0)
     lag = Lag()
     assert lag.say([], stored_at) == 0.0
     lag.handled([held, held], stored_at + 3_000_000)

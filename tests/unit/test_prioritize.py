@@ -1,6 +1,8 @@
 """What prioritize plans: lanes, partitions, bounds."""
 
 import json
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 
 from functions.lane_plan import Contexts, Page, plan
 from functions.reading import Reading, read_update
+from livefeed.adapters.nats.publish import Outbound
 from livefeed.channel import owner_of
 from livefeed.context import RecipientContext
+from livefeed.entry import Entry, EntryKey, coalesce
 from livefeed.limits import (
     LANE_MESSAGE_BYTES_MAX,
     LANE_MESSAGE_CHANNELS_MAX,
@@ -59,6 +63,23 @@ def an_update(**changes: Any) -> dict[str, Any]:
         "timestamp": "2026-11-23T08:00:00Z",
         **changes,
     }
+
+
+def audience_of(reading: Reading) -> list[str]:
+    """Whom it is for, by name."""
+    assert isinstance(reading.audience, list)
+    return reading.audience
+
+
+def rows_of(messages: Iterable[Outbound]) -> list[tuple[EntryKey, Entry]]:
+    """What lane messages bring to the log."""
+    return [
+        (EntryKey(channel, update.item, update.facet), update.entry())
+        for _, payload, _ in messages
+        for group in decode_lane_message(payload).groups
+        for update in group.updates
+        for channel in group.channels
+    ]
 
 
 @pytest.mark.parametrize("kind", ["new_content", "content_removal", "engagement_update"])
@@ -156,3 +177,42 @@ def test_the_content_is_the_publishers_own_bytes() -> None:
     raw = json.dumps(an_update()).replace('{"id": "p1"}', '{"id":"p1","n":1.50,"b":1e2}').encode()
     reading = reading_of(raw)
     assert b'{"id":"p1","n":1.50,"b":1e2}' in bytes(reading.updates[0].body)
+
+
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.sampled_from(["p1", "p2"]),
+            st.sampled_from(["new_content", "content_update", "content_removal"]),
+            st.integers(1, 4),
+            st.sampled_from([["ann"], ["ann", "bob"], ["ann", "bob", "eve"]]),
+        ),
+        max_size=30,
+    )
+)
+def test_what_is_handled_together_ends_as_what_is_handled_apart(
+    changes: list[tuple[str, str, int, list[str]]],
+) -> None:
+    """Updates for the same people become fewer, and the log ends in the same state."""
+    readings = [
+        reading_of(
+            json.dumps(
+                an_update(
+                    updateId=f"u{number}",
+                    userId=None,
+                    audience={"users": users},
+                    updateType=kind,
+                    content={"id": item},
+                    version=version,
+                )
+            ).encode()
+        )
+        for number, (item, kind, version, users) in enumerate(changes)
+    ]
+    pages = [Page(reading, audience_of(reading)) for reading in readings]
+    together = rows_of(plan(pages, {}, lane_of))
+    apart = chain.from_iterable(rows_of(plan([page], {}, lane_of)) for page in pages)
+    assert coalesce(together) == coalesce(apart)
+    # Removals are of another lane.
+    kept = {(item, kind == "content_removal", *users) for item, kind, _, users in changes}
+    assert len(together) <= sum(len(users) for _, _, *users in kept)
