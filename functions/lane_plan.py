@@ -43,6 +43,9 @@ GROUP_UPDATES_MAX: Final = 10
 Contexts = Mapping[tuple[str, str], RecipientContext]
 """By user and feed; who is not in it is UNKNOWN."""
 
+Placements = dict[UpdateFacts, dict[RecipientContext, Placement]]
+"""What the lane function said of what occurred: it is asked once."""
+
 
 class Page(NamedTuple):
     """An update and some of the users that it is for; None is everyone on the feed."""
@@ -64,9 +67,9 @@ class Share(NamedTuple):
 def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> Iterator[Outbound]:
     """The lane messages of some updates, encoded one by one."""
     audiences: dict[tuple[Lane, int], dict[tuple[bool, tuple[str, ...]], list[LaneUpdate]]] = {}
-    place = _remembered(lane_of)
+    known: Placements = {}
     for page in pages:
-        for share, channels in _shares(page, contexts, place).items():
+        for share, channels in _shares(page, contexts, lane_of, known).items():
             groups = audiences.setdefault((share.lane, share.partition), {})
             groups.setdefault((share.push, tuple(channels)), []).extend(page.reading.updates)
     for (lane, partition), groups in audiences.items():
@@ -101,21 +104,9 @@ def guarded(lane_of: LaneFunction) -> LaneFunction:
     return place
 
 
-def _remembered(lane_of: LaneFunction) -> LaneFunction:
-    """The same function, called once for what is the same."""
-    known: dict[tuple[UpdateFacts, RecipientContext], Placement] = {}
-
-    def place(update: UpdateFacts, recipient: RecipientContext) -> Placement:
-        key = (update, recipient)
-        placement = known.get(key)
-        if placement is None:
-            placement = known[key] = lane_of(update, recipient)
-        return placement
-
-    return place
-
-
-def _shares(page: Page, contexts: Contexts, place: LaneFunction) -> dict[Share, list[str]]:
+def _shares(
+    page: Page, contexts: Contexts, lane_of: LaneFunction, known: Placements
+) -> dict[Share, list[str]]:
     """The channels that a page goes to, by what they have in common."""
     facts = page.reading.facts
     feed = facts.feed
@@ -123,8 +114,13 @@ def _shares(page: Page, contexts: Contexts, place: LaneFunction) -> dict[Share, 
         channel = topic_channel(feed)
         return {Share(facts.priority, partition_of(owner_of(channel)), True): [channel]}
     shares: dict[Share, list[str]] = {}
+    placements = known.setdefault(facts, {})
     for user in page.users:
-        lane, push = place(facts, contexts.get((user, feed), UNKNOWN))
+        context = contexts.get((user, feed), UNKNOWN)
+        placement = placements.get(context)
+        if placement is None:
+            placement = placements[context] = lane_of(facts, context)
+        lane, push = placement
         if page.is_part and lane == "high":
             # So many are not served in an instant, and an urgent update shall not stand behind.
             lane = "medium"

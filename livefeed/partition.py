@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final
 
 from livefeed.limits import ANNOUNCED_SECONDS_MAX, PARTITIONS
 
+REMEMBERED_OWNERS: Final = 16_384
+"""Owners whose partition is not computed again; it was a tenth of prioritize's work."""
 
+
+@lru_cache(maxsize=REMEMBERED_OWNERS)
 def partition_of(owner: str) -> int:
     """The partition of a channel's owner, `user:<id>` or `topic:<feed>`: 0..15."""
     digest = hashlib.blake2b(owner.encode(), digest_size=4).digest()

@@ -62,7 +62,7 @@ class _Command:
         settings = command_settings()
         async with (
             nats_connection(settings, "livefeed-reconcile") as connection,
-            primary_pool(settings, "livefeed-reconcile") as pool,
+            primary_pool(settings, "livefeed-reconcile", lookups=False) as pool,
         ):
             publisher = Publisher(connection)
             publisher.start()

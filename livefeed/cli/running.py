@@ -100,6 +100,7 @@ def pool_of(
     *,
     dependency: str,
     application: str,
+    lookups: bool = True,
     on_connect: OnConnect | None = None,
 ) -> Pool:
     """A pool of connections to one server, as large and as patient as the settings say."""
@@ -110,18 +111,22 @@ def pool_of(
         timeout_seconds=settings.database_timeout_seconds,
         wait_seconds=settings.database_wait_seconds,
         application=application,
+        lookups=lookups,
         on_connect=on_connect,
     )
 
 
 @contextlib.asynccontextmanager
-async def primary_pool(settings: Settings, application: str) -> AsyncIterator[Pool]:
+async def primary_pool(
+    settings: Settings, application: str, *, lookups: bool = True
+) -> AsyncIterator[Pool]:
     """A pool of connections to the primary for a command's time."""
     pool = pool_of(
         settings,
         settings.database_url,
         dependency="primary",
         application=application,
+        lookups=lookups,
         on_connect=renew_epoch_if_changed,
     )
     try:

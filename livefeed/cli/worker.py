@@ -78,7 +78,7 @@ async def _retain(settings: Settings, *, once: bool) -> RetainSummary:
     leave = leave_on_signals()
     async with (
         nats_connection(settings, "livefeed-retain") as connection,
-        primary_pool(settings, "livefeed-retain") as pool,
+        primary_pool(settings, "livefeed-retain", lookups=False) as pool,
     ):
         retain = Retain(connection, pool, Bounds(), keep_seconds=settings.stream_keep_seconds)
         wanted = plan(

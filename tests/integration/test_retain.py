@@ -50,7 +50,12 @@ HOME = "user:alice/home"
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
     pool = Pool(
-        database, dependency="primary", connections_max=8, timeout_seconds=5, application="tests"
+        database,
+        dependency="primary",
+        connections_max=8,
+        timeout_seconds=5,
+        application="tests",
+        lookups=False,
     )
     yield pool
     await pool.close()

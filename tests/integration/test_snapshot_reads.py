@@ -92,6 +92,31 @@ async def test_a_log_without_an_epoch_is_unavailable(pool: Pool) -> None:
         await read_snapshot_page(pool, "alice", FEED, PageQuery())
 
 
+async def test_what_was_planned_for_a_small_log_is_right_for_a_large_one(database: str) -> None:
+    """A statement is planned once, and its plan looks rows up, however many there are by then."""
+    early = make_pool(database, "primary")
+    log = Log(early)
+    user, query = "planner", PageQuery(limit=50)
+    channels = channels_of(user, FEED)
+
+    async def read_and_write(number: int) -> None:
+        choices = random.Random(number)
+        await write_anything(log, channels, choices, 5)
+        await read_snapshot_page(early, user, FEED, query)
+        await read_pages(early, [(name, 0) for name in channels])
+        await read_heads(early, list(channels))
+
+    for number in range(10):
+        await read_and_write(number)
+    for number in range(40):
+        await write_anything(log, [f"user:planner-{number}/home"], random.Random(number), 100)
+    before = await rows_read_in_scans(database)
+    for number in range(10):
+        await read_and_write(number)
+    await early.close()
+    assert await rows_read_in_scans(database) - before < 1_000
+
+
 async def test_a_replica_answers_however_far_it_is_behind(
     database: str, replica_url: str, session_replica: PostgresReplica
 ) -> None:
@@ -141,6 +166,16 @@ def make_pool(url: str, dependency: str) -> Pool:
     return Pool(
         url, dependency=dependency, connections_max=2, timeout_seconds=30, application="tests"
     )
+
+
+async def rows_read_in_scans(url: str) -> int:
+    """Rows of the log's tables that were read by walking over a whole table."""
+    pool = make_pool(url, "primary")
+    (row,) = await pool.fetch(
+        "select sum(seq_tup_read)::int as read from pg_stat_user_tables where relname like 'feed_%'"
+    )
+    await pool.close()
+    return int(row["read"])
 
 
 async def write_anything(
