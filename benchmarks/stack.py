@@ -135,15 +135,19 @@ class Stack:
 
     def workers_running(self) -> bool:
         """Whether the pool has a worker now."""
-        return self._pool is not None and usage_below(self._pool.pid).rss_bytes > 0
+        return bool(self.workers())
 
     def workers(self, *, seconds_min: float = 0.0) -> list[int]:
         """The pids of the pool's workers that have run for so long; there may be none."""
         with contextlib.suppress(psutil.NoSuchProcess):
             if self._pool is not None:
                 latest = time.time() - seconds_min
-                children = psutil.Process(self._pool.pid).children()
-                return [child.pid for child in children if child.create_time() <= latest]
+                children = psutil.Process(self._pool.pid).children(recursive=True)
+                return [
+                    child.pid
+                    for child in children
+                    if child.create_time() <= latest and "worker" in child.cmdline()
+                ]
         return []
 
     def worker_summaries(self) -> list[dict[str, Any]]:

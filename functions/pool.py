@@ -21,7 +21,7 @@ from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection, DirectSubscription, Handler
 from livefeed.adapters.nats.lag import consumer_lag, last_sequence
 from livefeed.adapters.nats.purge import progress
-from livefeed.adapters.process import Child
+from livefeed.adapters.process import Running
 from livefeed.breaker import Breaker
 from livefeed.errors import Unavailable
 from livefeed.limits import PARTITIONS, RETAIN_IDLE_SECONDS, WORKER_SETTLE_SECONDS
@@ -126,7 +126,7 @@ class Team:
     """What is listened to while it has no worker."""
     lost: int = 0
     """Workers that ended badly and were not replaced yet."""
-    started: dict[int, tuple[Child, float]] = field(default_factory=dict)
+    started: dict[int, tuple[Running, float]] = field(default_factory=dict)
     """By pid: the process, and when it was started."""
     succeeded: set[int] = field(default_factory=set)
     """Pids of workers near their end whose successor was started."""
@@ -148,7 +148,7 @@ class Pool:
         self,
         connection: Connection,
         *,
-        start_worker: Callable[[str, Sequence[Lane]], Child],
+        start_worker: Callable[[str, Sequence[Lane]], Running],
         database_answers: Callable[[], Awaitable[object]],
         policy: PoolPolicy,
     ) -> None:
@@ -290,7 +290,7 @@ class Pool:
                 team.succeeded.add(pid)
                 self._start(team)
 
-    async def _watch(self, team: Team, worker: Child) -> None:
+    async def _watch(self, team: Team, worker: Running) -> None:
         code = await worker.wait()
         now = time.monotonic()
         _, started_at = team.started.pop(worker.pid)

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 from livefeed.errors import Unavailable
 from livefeed.limits import MIB
@@ -34,6 +34,25 @@ PR_SET_PDEATHSIG: Final = 1
 
 Stops = Sequence[tuple[signal.Signals, float]]
 """Signals to send in turn, each with the seconds to wait for it."""
+
+
+class Running(Protocol):
+    """A process that somebody looks after."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def wait(self) -> int:
+        """Wait until it has ended, and return its exit code; negative is a signal's number."""
+        ...
+
+    async def stop(self, stops: Stops) -> int:
+        """Send one signal after the other, then SIGKILL, until it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +177,7 @@ def _popen(
             group=identity.gid if identity else None,
             extra_groups=[] if identity else None,
             pass_fds=keep,
-            preexec_fn=_die_with_parent(launch.death_signal),  # noqa: PLW1509 - see there
+            preexec_fn=die_with_parent(launch.death_signal),  # noqa: PLW1509 - see there
         )
 
 
@@ -273,8 +292,8 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Return what a child does before exec so that the kernel ends it with us (Linux alone)."""
+def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """Return what a child does at its start so that the kernel ends it with us (Linux alone)."""
     if sys.platform != "linux":
         return None
     # Safe beside threads: it takes no lock. PyDLL, because it keeps the interpreter's.

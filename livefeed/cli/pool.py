@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from functions.pool import Pool as WorkerPool
 from functions.pool import PoolPolicy
+from livefeed.adapters.fork_server import ForkedChild, ForkServer
 from livefeed.adapters.process import Child, Launch
 from livefeed.cli.environment import command_settings
 from livefeed.cli.running import (
@@ -21,8 +26,14 @@ from livefeed.cli.running import (
     primary_pool,
     run,
 )
+from livefeed.cli.supervisor import our_command
 from livefeed.settings import Settings
 from livefeed.subjects import Lane
+
+logger = logging.getLogger(__name__)
+
+FORK_SERVER_SECONDS_MIN: Final = 30.0
+"""How soon after one fork server another is tried; it may never go on this computer."""
 
 
 @click.command("pool")
@@ -43,9 +54,10 @@ async def _pool(settings: Settings) -> None:
         nats_connection(settings, "livefeed-pool") as connection,
         primary_pool(settings, "livefeed-pool") as database,
     ):
+        workers = _Workers()
         pool = WorkerPool(
             connection,
-            start_worker=_start_worker,
+            start_worker=workers.start,
             database_answers=lambda: database.fetch("select 1"),
             policy=policy,
         )
@@ -54,6 +66,7 @@ async def _pool(settings: Settings) -> None:
             await pool.run()
         finally:
             leaving.cancel()
+            workers.close()
 
 
 async def _leave(leave: asyncio.Event, pool: WorkerPool) -> None:
@@ -61,7 +74,35 @@ async def _leave(leave: asyncio.Event, pool: WorkerPool) -> None:
     pool.leave()
 
 
-def _start_worker(function: str, lanes: Sequence[Lane]) -> Child:
-    argv = [sys.executable, "-m", "livefeed.cli", "worker", function]
-    argv += ["--lanes", ",".join(lanes)] if lanes else []
-    return Child(argv, Launch(log=None, directory=Path.cwd(), death_signal=signal.SIGTERM))
+class _Workers:
+    """Starts workers: forked where that goes, else as any process."""
+
+    def __init__(self) -> None:
+        self._server = ForkServer("livefeed.cli.fork_server")
+        self._opened_at = -math.inf
+        self._open()
+
+    def start(self, function: str, lanes: Sequence[Lane]) -> Child | ForkedChild:
+        """Start a worker of a function for some lanes; raises OSError."""
+        arguments = ["worker", function, *(["--lanes", ",".join(lanes)] if lanes else [])]
+        child = self._server.start(arguments)
+        if child is not None:
+            return child
+        self._open()
+        launch = Launch(log=None, directory=Path.cwd(), death_signal=signal.SIGTERM)
+        return Child(our_command(*arguments), launch)
+
+    def close(self) -> None:
+        """End what they are forked from."""
+        self._server.close()
+
+    def _open(self) -> None:
+        now = time.monotonic()
+        if self._server.is_open or now - self._opened_at < FORK_SERVER_SECONDS_MIN:
+            return
+        self._opened_at = now
+        try:
+            if sys.platform == "linux":
+                self._server.open()
+        except OSError as error:
+            logger.warning("workers are started without a fork server: %s", error)
