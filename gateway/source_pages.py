@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.log_reader import LogReader
 from gateway.snapshots import answer
+from livefeed.adapters.postgres.pool import Pool
 from livefeed.breaker import Breaker
 from livefeed.channel import channels_of, client_name
 from livefeed.errors import Refused, Unavailable
@@ -48,10 +49,15 @@ class SourcePages:
     Args:
         reader: Of the log, whose cursor is read before the source is asked.
         source: The function.
-        sessions: Makes what it reads with.
+        sessions: Of a server: makes what the source reads with.
     """
 
-    def __init__(self, reader: LogReader, source: FeedSource, sessions: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        reader: LogReader,
+        source: FeedSource,
+        sessions: Callable[[Pool], Callable[[], Any]],
+    ) -> None:
         self._reader: Final = reader
         self._source: Final = source
         self._sessions: Final = sessions
@@ -72,10 +78,12 @@ class SourcePages:
         Raises:
             Unavailable: The source fails, is late, or answers what it may not; or the log is away.
         """
-        # Before: whatever is committed from here on, the client is sent again.
-        heads = await self._reader.heads(channels_of(user_id, feed))
+        # Before, and of the server that the source will read: whatever is not there yet the client
+        # is sent. After the primary's heads comes nothing of what only a replica lacks.
+        server, heads = await self._reader.heads_anywhere(channels_of(user_id, feed))
+        sessions = self._sessions(server)
         request = SourceRequest(
-            user_id, feed, query.limit, query.after, query.types, self._sessions, SOURCE_SECONDS_MAX
+            user_id, feed, query.limit, query.after, query.types, sessions, SOURCE_SECONDS_MAX
         )
         page, contents = await self._ask(request)
         channel = client_name(channel_of(page, user_id, feed))

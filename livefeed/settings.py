@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     replica_urls: list[str] = Field(
         [],
         max_length=REPLICAS_MAX,
-        description=f"JSON list of up to {REPLICAS_MAX} streaming replicas; catch-up reads go to "
-        "those that have what the primary has, else to the primary.",
+        description=f"JSON list of up to {REPLICAS_MAX} streaming replicas, a server each; "
+        "catch-up reads go to those that have what the primary has, else to the primary.",
         repr=False,
     )
     database_pool_connections: int = Field(

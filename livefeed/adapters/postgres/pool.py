@@ -54,6 +54,7 @@ class Pool:
         wait_seconds: float = WAIT_SECONDS_MAX,
         on_connect: OnConnect | None = None,
     ) -> None:
+        self.url: Final = url
         self.dependency = dependency
         self._wait_seconds = wait_seconds
         self._pool = asyncpg.create_pool(
