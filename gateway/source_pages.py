@@ -16,7 +16,7 @@ from gateway.snapshots import answer
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.breaker import Breaker
 from livefeed.channel import channels_of, client_name
-from livefeed.errors import Refused, Unavailable
+from livefeed.errors import AfterRefused, Unavailable
 from livefeed.feed_source import (
     AFTER_BYTES_MAX,
     FeedSource,
@@ -68,7 +68,7 @@ class SourcePages:
         check_names(parameters)
         after = parameters.get("after")
         if after is not None and not 0 < len(after.encode()) <= AFTER_BYTES_MAX:
-            raise Refused("parameter_invalid", "after is not a value of `next`")
+            raise AfterRefused
         limit = parse_limit(parameters.get("limit", str(LIMIT_DEFAULT)))
         return SourceQuery(limit, after, parse_types(parameters.get("types")))
 
@@ -76,6 +76,7 @@ class SourcePages:
         """The answer's JSON.
 
         Raises:
+            AfterRefused: The source did not give it out.
             Unavailable: The source fails, is late, or answers what it may not; or the log is away.
         """
         # Before, and of the server that the source will read: whatever is not there yet the client
@@ -97,6 +98,10 @@ class SourcePages:
             async with asyncio.timeout(SOURCE_SECONDS_MAX):
                 page = await self._source(request)
             items = checked(page, request.limit)
+        except AfterRefused:
+            # The client's fault: it must not keep the source from the others.
+            self.breaker.succeeded()
+            raise
         except Exception as error:
             self.breaker.failed(time.monotonic(), jitter=random.random())
             if isinstance(error, Unavailable):

@@ -32,7 +32,8 @@ class SourceRequest:
         user_id: Whose view of the feed.
         feed: The feed.
         limit: Most items.
-        after: The `next` of the page before, None for the first.
+        after: The `next` of the page before, None for the first. A client may send anything: raise
+            `AfterRefused` for what was none.
         types: What the client wants of the feed; a source may pass it over.
         sessions: Makes a SQLAlchemy session on a replica that is close behind (the primary where
             there is none): `async with request.sessions() as session`. One for each query that runs
