@@ -69,7 +69,8 @@ class Settings(BaseSettings):
         ge=1,
         le=200,
         description="Connections of one process to each Postgres server; more calls wait. A "
-        "gateway with replicas has one more to each, to look how far it is.",
+        "gateway with replicas has one more to each, to look how far it is; one with a feed source "
+        "as many again for it.",
     )
     database_wait_seconds: float = Field(
         2.0,
