@@ -34,13 +34,14 @@ from livefeed.limits import SOURCE_SECONDS_MAX
 class SourceQuery:
     """Which part of a feed a source is asked for."""
 
+    source: str
     limit: int
     after: str | None
     types: Types
 
     def key(self) -> str:
-        """The same for the same page."""
-        return f"{self.limit}\t{','.join(sorted(self.types))}\t{self.after or ''}"
+        """The same for the same page of the same source."""
+        return f"{self.source}\t{self.limit}\t{','.join(sorted(self.types))}\t{self.after or ''}"
 
 
 class SourcePages:
@@ -48,6 +49,7 @@ class SourcePages:
 
     Args:
         reader: Of the log, whose cursor is read before the source is asked.
+        name: The source's: pages of another one are other pages, and so are the log's.
         source: The function.
         sessions: Of a server: makes what the source reads with.
     """
@@ -55,10 +57,12 @@ class SourcePages:
     def __init__(
         self,
         reader: LogReader,
+        name: str,
         source: FeedSource,
         sessions: Callable[[Pool], Callable[[], Any]],
     ) -> None:
         self._reader: Final = reader
+        self._name: Final = name
         self._source: Final = source
         self._sessions: Final = sessions
         self.breaker: Final = Breaker()
@@ -70,7 +74,7 @@ class SourcePages:
         if after is not None and not 0 < len(after.encode()) <= AFTER_BYTES_MAX:
             raise AfterRefused
         limit = parse_limit(parameters.get("limit", str(LIMIT_DEFAULT)))
-        return SourceQuery(limit, after, parse_types(parameters.get("types")))
+        return SourceQuery(self._name, limit, after, parse_types(parameters.get("types")))
 
     async def read(self, user_id: str, feed: str, query: SourceQuery) -> bytes:
         """The answer's JSON.

@@ -19,8 +19,8 @@ async def pages_of_source(
     settings: Settings,
 ) -> AsyncIterator[Callable[[LogReader], Pages[Any]] | None]:
     """What makes the pages of a feed source, for a gateway's time; None where there is none."""
-    source = feed_source(settings)
-    if source is None:
+    name, source = settings.feed_source, feed_source(settings)
+    if name is None or source is None:
         yield None
         return
     # Only here: SQLAlchemy takes a while to import, and most gateways need none.
@@ -32,6 +32,6 @@ async def pages_of_source(
         application="livefeed-feed-source",
     )
     try:
-        yield lambda reader: SourcePages(reader, source, sessions.of)
+        yield lambda reader: SourcePages(reader, name, source, sessions.of)
     finally:
         await sessions.close()

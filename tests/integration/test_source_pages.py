@@ -56,7 +56,7 @@ class Application:
         self.replica.lag = Lag(0.0, 0)
         self.reader = LogReader(self.pool, Replicas(None, [self.replica]))
         self.sessions = ServerSessions(connections=2, timeout_seconds=5, application="tests")
-        self.pages = SourcePages(self.reader, self.posts, self.sessions_of)
+        self.pages = SourcePages(self.reader, "tests:posts", self.posts, self.sessions_of)
         self.asked: list[str] = []
         """The servers that pages were read at."""
         self.when_asked: Callable[[], Awaitable[None]] | None = None
