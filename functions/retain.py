@@ -1,7 +1,7 @@
 """retain: what was handled leaves the streams, what is beyond its bounds leaves the database.
 
-First the streams, for a full one refuses publishes; then what gateways left and follows that ended
-long ago; then floors; then, now and then, bodies. Every step is short and followed by a pause, so
+First the streams, for a full one refuses publishes; then what gateways left, and follows and pages
+that ended; then floors; then, now and then, bodies. Every step is short and followed by a pause, so
 that what it costs is spread. One at a time in the fleet.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -49,6 +49,10 @@ class Summary:
     follows_deleted: int = 0
     seen_deleted: int = 0
     revocations_deleted: int = 0
+    pages_deleted: int = 0
+    """Of the feed source, that had ended."""
+    pages_dropped: int = 0
+    """Before their end, because there were too many."""
     channels: int = 0
     floors_raised: int = 0
     entries_deleted: int = 0
@@ -182,15 +186,21 @@ class Retain:
         summary.follows_deleted += await self._until_short(retention.forget_follows)
         summary.seen_deleted += await self._until_short(retention.forget_seen)
         summary.revocations_deleted += await self._until_short(retention.forget_revocations)
+        most = self._bounds.pages_at_once
+        summary.pages_deleted += await self._until_short(retention.forget_pages, most)
+        async for gone in self._paced(retention.drop_pages()):
+            summary.pages_dropped += gone
 
-    async def _until_short(self, step: Callable[[], Awaitable[int]]) -> int:
+    async def _until_short(
+        self, step: Callable[[], Awaitable[int]], most: int | None = None
+    ) -> int:
         """Repeat a step until it does less than it may; returns the sum."""
-        total = 0
+        total, most = 0, most or self._bounds.rows_max
         while not self._leaving.is_set():
             began_at = self._clock()
             done = await step()
             total += done
-            if done < self._bounds.rows_max:
+            if done < most:
                 break
             await self._pause(began_at)
         return total
@@ -218,16 +228,21 @@ class Retain:
             await self._pause(began_at)
 
     async def _collect(self, retention: Retention) -> None:
+        async for gone in self._paced(retention.collect()):
+            self.summary.bodies_deleted += gone
+        self.summary.collected = not self._leaving.is_set()
+
+    async def _paced(self, given: AsyncGenerator[int]) -> AsyncGenerator[int]:
+        """Steps with a pause after each, until there are no more or the run is to leave."""
         began_at = self._clock()
-        # Closed before the session is given back, for its table is in the session.
-        async with aclosing(retention.collect()) as steps:
+        # Closed before the session is given back, for what they use is in the session.
+        async with aclosing(given) as steps:
             async for gone in steps:
-                self.summary.bodies_deleted += gone
+                yield gone
                 if self._leaving.is_set():
                     return
                 await self._pause(began_at)
                 began_at = self._clock()
-        self.summary.collected = True
 
     async def _pause(self, began_at: float) -> None:
         seconds = min(PAUSE_SHARE * (self._clock() - began_at), PAUSE_SECONDS_MAX)

@@ -29,6 +29,7 @@ from livefeed.limits import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Moment = TypeVar("Moment", Heads, SnapshotPage)
 
 
 class LogReader:
@@ -74,17 +75,37 @@ class LogReader:
         Its cursor is of the same moment as its items, so any server that has this log will do,
         however far behind it is.
         """
-        epoch = await self.known_epoch()
 
         async def read(pool: Pool) -> SnapshotPage:
-            page = await read_snapshot_page(pool, user_id, feed, query)
-            if page.epoch != epoch and pool is not self._primary:
-                raise Unavailable(pool.dependency, "it has another log")
-            return page
+            return await read_snapshot_page(pool, user_id, feed, query)
 
-        page = await self.read_anywhere(read, deadline_seconds=SNAPSHOT_SECONDS_MAX)
-        self.epoch = page.epoch
+        _, page = await self._of_this_log(read)
         return page
+
+    async def heads_anywhere(self, channels: Sequence[str]) -> tuple[Pool, Heads]:
+        """Heads at the first server that answers, and that server's pool; raises Unavailable.
+
+        What is read from the same server afterwards is not older than these heads.
+        """
+
+        async def read(pool: Pool) -> Heads:
+            return await read_heads(pool, channels)
+
+        return await self._of_this_log(read)
+
+    async def _of_this_log(self, read: Callable[[Pool], Awaitable[Moment]]) -> tuple[Pool, Moment]:
+        """What a read gives at a server that has the log's epoch, however far behind it is."""
+        epoch = await self.known_epoch()
+
+        async def checked(pool: Pool) -> tuple[Pool, Moment]:
+            found = await read(pool)
+            if found.epoch != epoch and pool is not self._primary:
+                raise Unavailable(pool.dependency, "it has another log")
+            return pool, found
+
+        pool, found = await self.read_anywhere(checked, deadline_seconds=SNAPSHOT_SECONDS_MAX)
+        self.epoch = found.epoch
+        return pool, found
 
     async def pages(
         self, places: Sequence[Place], shares: Sequence[int] | None = None

@@ -13,9 +13,10 @@ import msgspec
 
 from gateway.log_reader import LogReader
 from gateway.snapshots import answer
+from livefeed.adapters.postgres.pool import Pool
 from livefeed.breaker import Breaker
 from livefeed.channel import channels_of, client_name
-from livefeed.errors import Refused, Unavailable
+from livefeed.errors import AfterRefused, Unavailable
 from livefeed.feed_source import (
     AFTER_BYTES_MAX,
     FeedSource,
@@ -33,13 +34,14 @@ from livefeed.limits import SOURCE_SECONDS_MAX
 class SourceQuery:
     """Which part of a feed a source is asked for."""
 
+    source: str
     limit: int
     after: str | None
     types: Types
 
     def key(self) -> str:
-        """The same for the same page."""
-        return f"{self.limit}\t{','.join(sorted(self.types))}\t{self.after or ''}"
+        """The same for the same page of the same source."""
+        return f"{self.source}\t{self.limit}\t{','.join(sorted(self.types))}\t{self.after or ''}"
 
 
 class SourcePages:
@@ -47,12 +49,20 @@ class SourcePages:
 
     Args:
         reader: Of the log, whose cursor is read before the source is asked.
+        name: The source's: pages of another one are other pages, and so are the log's.
         source: The function.
-        sessions: Makes what it reads with.
+        sessions: Of a server: makes what the source reads with.
     """
 
-    def __init__(self, reader: LogReader, source: FeedSource, sessions: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        reader: LogReader,
+        name: str,
+        source: FeedSource,
+        sessions: Callable[[Pool], Callable[[], Any]],
+    ) -> None:
         self._reader: Final = reader
+        self._name: Final = name
         self._source: Final = source
         self._sessions: Final = sessions
         self.breaker: Final = Breaker()
@@ -62,20 +72,23 @@ class SourcePages:
         check_names(parameters)
         after = parameters.get("after")
         if after is not None and not 0 < len(after.encode()) <= AFTER_BYTES_MAX:
-            raise Refused("parameter_invalid", "after is not a value of `next`")
+            raise AfterRefused
         limit = parse_limit(parameters.get("limit", str(LIMIT_DEFAULT)))
-        return SourceQuery(limit, after, parse_types(parameters.get("types")))
+        return SourceQuery(self._name, limit, after, parse_types(parameters.get("types")))
 
     async def read(self, user_id: str, feed: str, query: SourceQuery) -> bytes:
         """The answer's JSON.
 
         Raises:
+            AfterRefused: The source did not give it out.
             Unavailable: The source fails, is late, or answers what it may not; or the log is away.
         """
-        # Before: whatever is committed from here on, the client is sent again.
-        heads = await self._reader.heads(channels_of(user_id, feed))
+        # Before, and of the server that the source will read: whatever is not there yet the client
+        # is sent. After the primary's heads comes nothing of what only a replica lacks.
+        server, heads = await self._reader.heads_anywhere(channels_of(user_id, feed))
+        sessions = self._sessions(server)
         request = SourceRequest(
-            user_id, feed, query.limit, query.after, query.types, self._sessions, SOURCE_SECONDS_MAX
+            user_id, feed, query.limit, query.after, query.types, sessions, SOURCE_SECONDS_MAX
         )
         page, contents = await self._ask(request)
         channel = client_name(channel_of(page, user_id, feed))
@@ -89,6 +102,10 @@ class SourcePages:
             async with asyncio.timeout(SOURCE_SECONDS_MAX):
                 page = await self._source(request)
             items = checked(page, request.limit)
+        except AfterRefused:
+            # The client's fault: it must not keep the source from the others.
+            self.breaker.succeeded()
+            raise
         except Exception as error:
             self.breaker.failed(time.monotonic(), jitter=random.random())
             if isinstance(error, Unavailable):

@@ -21,6 +21,9 @@ EARLY_BETA: Final = 1.0
 """Above 1 entries are made again earlier, below 1 later."""
 MICROSECONDS: Final = 1_000_000
 
+HELD_SECONDS_LEAST: Final = 1.0
+"""For less than this of a longer life nothing is put where it is already."""
+
 _HEAD: Final = struct.Struct(">IQII")
 """A check, when it was made, how long that took, how old it was when it was put here."""
 _BODY: Final = struct.Struct(">QIIQ")
@@ -40,8 +43,7 @@ class Entry(NamedTuple):
     load_seconds: float
     """How long it took to make."""
     held_seconds: float = 0.0
-    """How old it was when it came here, fresh, out of a farther cache: its lifetime here begins
-    then."""
+    """The age at which its lifetime here begins: more than 0 when it came from a farther one."""
 
 
 class Lifetime(NamedTuple):
@@ -75,9 +77,30 @@ def age_seconds(entry: Entry, now: float) -> float:
     return max(0.0, now - entry.made_at / MICROSECONDS)
 
 
-def held_from(entry: Entry, now: float) -> Entry:
-    """The same for a nearer cache: fresh where it was found, it is fresh there from now on."""
-    return entry._replace(held_seconds=age_seconds(entry, now))
+def brought_near(
+    entry: Entry, found: Verdict, *, there: Lifetime, here: Lifetime, now: float
+) -> Entry:
+    """The same for a nearer cache. Fresh where it was found, it is fresh there from now on; stale,
+    it is as stale there: by its lifetime in the nearer one alone it might be gone already.
+
+    Args:
+        entry: As it was found.
+        found: The verdict there.
+        there: How long it lives where it was found.
+        here: How long it lives in the nearer one.
+        now: Seconds since 1970.
+    """
+    held = age_seconds(entry, now)
+    if found == "stale":
+        held = max(0.0, entry.held_seconds + there.fresh_seconds - here.fresh_seconds)
+    return entry._replace(held_seconds=held)
+
+
+def lives_as_long(has: Entry | None, entry: Entry) -> bool:
+    """Whether a cache has an entry already that lives there as long as this one would."""
+    if has is None or has.made_at != entry.made_at:
+        return False
+    return has.held_seconds > entry.held_seconds - HELD_SECONDS_LEAST
 
 
 def verdict(

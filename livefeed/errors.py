@@ -4,6 +4,7 @@ LivefeedError
 ├── Refused            the input is wrong; the same input will be wrong for ever
 │   ├── UpdateRefused      an update that goes to the dead-letter queue
 │   ├── CursorRefused      a cursor that is not this user's or not a cursor
+│   ├── AfterRefused       an `after` that was no `next` of a page
 │   ├── FrameRefused       a frame that breaks the WebSocket protocol
 │   └── AccessRefused      a token that does not allow what was asked
 ├── Unavailable        a server is away; the same input may succeed later
@@ -57,6 +58,13 @@ class UpdateRefused(Refused):
 
 class CursorRefused(Refused):
     """A cursor that is malformed or belongs to somebody else."""
+
+
+class AfterRefused(Refused):
+    """An `after` that was not given out as the `next` of a page."""
+
+    def __init__(self) -> None:
+        super().__init__("parameter_invalid", "after is not a value of `next`")
 
 
 class FrameRefused(Refused):

@@ -1,7 +1,8 @@
 """Feed sources: what code of whoever runs this livefeed is asked for, and what it answers.
 
 Pure. A source ranks a feed its own way, from tables of its own. The log's cursor is read before the
-source is asked, so whatever the source does not see yet is sent by the stream.
+source is asked, on the server that its sessions lead to, so whatever that one does not have yet is
+sent by the stream.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class SourceRequest:
         user_id: Whose view of the feed.
         feed: The feed.
         limit: Most items.
-        after: The `next` of the page before, None for the first.
+        after: The `next` of the page before, None for the first. A client may send anything: raise
+            `AfterRefused` for what was none.
         types: What the client wants of the feed; a source may pass it over.
-        sessions: Makes a SQLAlchemy session on a replica (the primary where there is none):
-            `async with request.sessions() as session`. One for each query that runs beside others.
+        sessions: Makes a SQLAlchemy session on a replica that is close behind (the primary where
+            there is none): `async with request.sessions() as session`. One for each query that runs
+            beside others.
         deadline_seconds: How long the answer is waited for.
     """
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from livefeed.channel import client_name
-from livefeed.errors import Refused
+from livefeed.errors import AfterRefused, Refused
 from livefeed.filters import parse_types
 from livefeed.update import CONTENT_REMOVAL, KINDS
 
@@ -50,12 +50,12 @@ class PageKey(NamedTuple):
             raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
             rank, item, channel = _packed.unpack(raw)
         except (ValueError, struct.error) as error:
-            raise _refused_after() from error
+            raise AfterRefused from error
         # Zero has two signs, which a database takes for equal.
         key = cls(rank + 0.0, item, channel)
         spellings = {str(key), str(key._replace(rank=rank))}
         if math.isnan(rank) or rank == math.inf or channel > 1 or text not in spellings:
-            raise _refused_after()
+            raise AfterRefused
         return key
 
 
@@ -168,7 +168,3 @@ def public_item(stored: StoredItem) -> FeedItem:
         engagement_seq=stored.engagement_seq,
         engagement=engagement,
     )
-
-
-def _refused_after() -> Refused:
-    return Refused("parameter_invalid", "after is not a value of `next`")

@@ -59,6 +59,8 @@ TRIM_OLD_ENTRIES_MAX: Final = 200
 """Entries of one channel that fall for their age in one step; the next run takes the next ones."""
 RETAIN_ROWS_MAX: Final = 2_000
 """Rows that one statement of `retain` deletes or marks: a writer never waits for more."""
+RETAIN_PAGES_MAX: Final = 100
+"""Pages of a feed source that one statement of `retain` deletes: a page may be large."""
 BODY_AGE_SECONDS_MIN: Final = 3_600
 """A younger body is not collected: a flush writes its bodies before the entries that need them."""
 TRIM_SETTLED_SECONDS: Final = 3_600
@@ -268,7 +270,21 @@ CACHE_CLOCK_SECONDS_MAX: Final = 10.0
 CACHE_GET_SECONDS_MAX: Final = 0.05
 """How long a read of the shared cache may take."""
 CACHE_SET_SECONDS_MAX: Final = 0.2
-"""How long a write to it may take; nobody waits for it."""
+"""How long a write to it, or to the table, may take; nobody waits for it."""
+CACHE_TABLE_ROWS_MAX: Final = 200_000
+"""Most pages of a feed source in the table; a full one takes nothing new."""
+CACHE_TABLE_BYTES_MAX: Final = 1024 * MIB
+"""Most bytes of them together."""
+CACHE_TABLE_KEPT_SHARE: Final = 0.8
+"""Above this share of either `retain` deletes those that end first."""
+CACHE_TABLE_VALUE_BYTES_MAX: Final = 768 * KIB
+"""Largest page in the table; a larger one is in the gateways' own caches only."""
+CACHE_TABLE_GET_SECONDS_MAX: Final = 0.1
+"""How long a read of the table may take: the page has to be made in what is left."""
+CACHE_TABLE_READS_AT_ONCE: Final = 4
+"""Reads of the table that a gateway makes at once; more wait for their turn within that time."""
+CACHE_TABLE_WRITES_AT_ONCE: Final = 2
+"""Writes to the table that a gateway makes at once; more are left out."""
 CACHE_CALL_SECONDS_MAX: Final = 0.25
 """How long any cache may take for anything; then it has failed."""
 CACHE_LOAD_SECONDS_MAX: Final = 30.0

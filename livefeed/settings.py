@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     replica_urls: list[str] = Field(
         [],
         max_length=REPLICAS_MAX,
-        description=f"JSON list of up to {REPLICAS_MAX} streaming replicas; catch-up reads go to "
-        "those that have what the primary has, else to the primary.",
+        description=f"JSON list of up to {REPLICAS_MAX} streaming replicas, a server each; "
+        "catch-up reads go to those that have what the primary has, else to the primary.",
         repr=False,
     )
     database_pool_connections: int = Field(
@@ -69,7 +69,8 @@ class Settings(BaseSettings):
         ge=1,
         le=200,
         description="Connections of one process to each Postgres server; more calls wait. A "
-        "gateway with replicas has one more to each, to look how far it is.",
+        "gateway with replicas has one more to each, to look how far it is; one with a feed source "
+        "as many again for it.",
     )
     database_wait_seconds: float = Field(
         2.0,

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from livefeed.errors import AfterRefused
 from livefeed.feed_source import SourcePage, SourceRequest
 
 PROFILE = text("select topics from app_profile where user_id = :user")
@@ -23,6 +24,7 @@ POSTS = text(
 
 async def ranked_home(request: SourceRequest) -> SourcePage:
     """The newest posts; those of followed authors and liked topics count as if they were newer."""
+    first = place(request.after)
     profile, followed, posts = await asyncio.gather(
         rows(request, PROFILE), rows(request, FOLLOWED), rows(request, POSTS)
     )
@@ -35,13 +37,21 @@ async def ranked_home(request: SourceRequest) -> SourcePage:
         return float(post.created) + liked + near
 
     ranked = sorted(posts, key=lambda post: (-score(post), post.id))
-    first = int(request.after or 0)
     page = ranked[first : first + request.limit]
     more = first + len(page) < len(ranked)
     return SourcePage(
         [{"id": post.id, "title": post.title, "author": post.author} for post in page],
         next=str(first + len(page)) if more else None,
     )
+
+
+def place(after: str | None) -> int:
+    """Where a page begins; a client may send anything."""
+    if after is None:
+        return 0
+    if not (after.isascii() and after.isdigit() and len(after) <= 3):
+        raise AfterRefused
+    return int(after)
 
 
 async def rows(request: SourceRequest, statement: Any) -> list[Any]:

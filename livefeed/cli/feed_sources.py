@@ -19,20 +19,19 @@ async def pages_of_source(
     settings: Settings,
 ) -> AsyncIterator[Callable[[LogReader], Pages[Any]] | None]:
     """What makes the pages of a feed source, for a gateway's time; None where there is none."""
-    source = feed_source(settings)
-    if source is None:
+    name, source = settings.feed_source, feed_source(settings)
+    if name is None or source is None:
         yield None
         return
     # Only here: SQLAlchemy takes a while to import, and most gateways need none.
-    from livefeed.adapters.postgres.sessions import Sessions
+    from livefeed.adapters.postgres.sessions import ServerSessions
 
-    sessions = Sessions(
-        settings.replica_urls[0] if settings.replica_urls else settings.database_url,
+    sessions = ServerSessions(
         connections=settings.database_pool_connections,
         timeout_seconds=SOURCE_SECONDS_MAX,
         application="livefeed-feed-source",
     )
     try:
-        yield lambda reader: SourcePages(reader, source, sessions)
+        yield lambda reader: SourcePages(reader, name, source, sessions.of)
     finally:
         await sessions.close()

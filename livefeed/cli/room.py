@@ -40,8 +40,11 @@ def _wanted(settings: Settings) -> dict[str, int]:
         worker_processes=settings.worker_processes_max,
         pool_connections=each,
         has_replicas=bool(settings.replica_urls),
+        has_source=settings.feed_source is not None,
     )
-    of_replica = database_health.replica_connections(gateways=gateways, pool_connections=each)
+    of_replica = database_health.replica_connections(
+        gateways=gateways, pool_connections=each, has_source=settings.feed_source is not None
+    )
     return {settings.database_url: of_primary, **dict.fromkeys(settings.replica_urls, of_replica)}
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 
 from livefeed.replica_choice import server_name
 from tests.servers import Process, Stack, server_port, until, update
@@ -50,18 +51,21 @@ async def test_a_gateway_without_replicas_shows_none(stack: Stack) -> None:
     assert "max_connections" not in gateway.output()
 
 
+@pytest.mark.parametrize("has_source", [False, True])
 async def test_a_gateway_warns_when_a_server_has_too_few_connections(
-    stack: Stack, replica_url: str
+    stack: Stack, replica_url: str, *, has_source: bool
 ) -> None:
-    """Each server by its name, with what to do; it serves all the same."""
+    """Each server by its name, with what to do; it serves all the same. A source takes as many."""
+    if has_source:
+        stack.plug_in("async def ranked(request): ...", feed_source="ranked")
     gateway = await stack.start_gateway(
         replica_urls=[replica_url], database_pool_connections=200, gateway_workers=1
     )
     primary, replica = server_name(stack.database_url), server_name(replica_url)
     # One gateway and six other processes of this computer with 200 each, and a look at the primary.
     warnings = [
-        f"{primary}: the pools may open 1401 connections, there are 197; mend: raise max_",
-        f"{replica}: the pools may open 201 connections, there are 197; mend: raise max_",
+        f"{server}: the pools may open {wanted + 200 * has_source} connections, there are 197; mend"
+        for server, wanted in ((primary, 1401), (replica, 201))
     ]
     await until(lambda: all(one in gateway.output() for one in warnings), what="it warns")
     assert "hush" not in gateway.output()

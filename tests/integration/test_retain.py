@@ -406,6 +406,68 @@ async def test_markers_that_say_nothing_more_go(connection: Connection, pool: Po
     assert [row["device"] for row in left] == ["d27", "d28", "d29"]
 
 
+# Pages of a feed source.
+
+
+async def write_pages(pool: Pool, first: int, last: int, *, size: int = 10) -> None:
+    """Pages that end in so many minutes each; those of a negative number have ended."""
+    await pool.fetch(
+        "insert into feed_page select int4send(number), repeat('x', $3)::bytea, 0,"
+        " now() + make_interval(mins => number) from generate_series($1::int, $2::int) as number",
+        first,
+        last,
+        size,
+    )
+
+
+async def pages_left(pool: Pool) -> list[int]:
+    rows = await pool.fetch("select key from feed_page")
+    return sorted(int.from_bytes(row["key"], signed=True) for row in rows)
+
+
+async def test_pages_that_ended_go(connection: Connection, pool: Pool) -> None:
+    """In steps, skipping what a writer holds; those that have not ended stay."""
+    await write_pages(pool, -9, -1)
+    await write_pages(pool, 1, 5)
+    held = "select from feed_page where key = int4send(-5) for update"
+    async with pool.connection() as writer, writer.transaction():
+        await writer.execute(held)
+        done = await run_retain(connection, pool, Bounds(pages_at_once=3), EVERYTHING)
+    assert (done.pages_deleted, done.pages_dropped) == (8, 0)
+    assert await pages_left(pool) == [-5, 1, 2, 3, 4, 5]
+    done = await run_retain(connection, pool, Bounds(pages_at_once=3), EVERYTHING)
+    assert done.pages_deleted == 1
+
+
+@pytest.mark.parametrize(
+    "bounds", [Bounds(pages_max=12), Bounds(page_bytes_max=12_400)], ids=["pages", "bytes"]
+)
+async def test_of_too_many_pages_those_go_that_end_first(
+    connection: Connection, pool: Pool, bounds: Bounds
+) -> None:
+    """In steps, no more than have to; said apart from those that had ended."""
+    await write_pages(pool, -2, -1, size=1_000)
+    await write_pages(pool, 1, 30, size=1_000)
+    done = await run_retain(connection, pool, replace(bounds, pages_at_once=4), EVERYTHING)
+    left = await pages_left(pool)
+    assert left == list(range(31 - len(left), 31)), "the last to end stay"
+    # By their number exactly; by their bytes it is known after each step how much more has to go.
+    assert len(left) == (12 if bounds.pages_max == 12 else 10)
+    assert (done.pages_deleted, done.pages_dropped) == (2, 30 - len(left))
+    done = await run_retain(connection, pool, bounds, EVERYTHING)
+    assert (done.pages_deleted, done.pages_dropped) == (0, 0)
+
+
+async def test_dropping_pages_stops_when_it_is_to_leave(connection: Connection, pool: Pool) -> None:
+    """After the step that runs."""
+    await write_pages(pool, 1, 30)
+    retain = Retain(connection, pool, Bounds(pages_max=0, pages_at_once=4), keep_seconds=0.0)
+    retain.leave()
+    done = await retain.run(EVERYTHING)
+    assert (done.reason, done.pages_dropped) == ("signal", 4)
+    assert await pages_left(pool) == list(range(5, 31))
+
+
 # One at a time, and who starts it.
 
 

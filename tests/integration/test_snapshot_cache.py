@@ -32,6 +32,15 @@ DOWN = """
             await asyncio.sleep(60)
         return {"items": []}
 """
+EMPTY = """
+    from livefeed.errors import AfterRefused
+    from livefeed.feed_source import SourcePage
+
+    async def ranked(request):
+        if request.after is not None:
+            raise AfterRefused
+        return SourcePage([])
+"""
 
 
 class Reader:
@@ -214,6 +223,18 @@ async def test_a_source_that_fails_is_said_and_left_alone(stack: Stack) -> None:
     assert "Traceback" not in gateway.output()
 
 
+async def test_an_invented_after_is_no_failure_of_the_source(stack: Stack) -> None:
+    """The client is told; the breaker stays closed, so the others are served."""
+    stack.plug_in(EMPTY, feed_source="ranked")
+    await stack.start_gateway()
+    async with reader(stack) as alice:
+        for number in range(5):
+            answer = await alice.get(f"?after={number}")
+            assert answer.status_code == 400
+            assert answer.json()["error"]["code"] == "parameter_invalid"
+        assert came_from(await alice.get()) == "livefeed; fwd=miss"
+
+
 SCHEMA = """
 create table app_profile (user_id text primary key, topics text[] not null);
 create table app_follow (follower text, author text, primary key (follower, author));
@@ -251,6 +272,7 @@ async def test_the_example_ranks_a_feed_and_the_stream_goes_on(
         rest = (await alice.get(f"?limit=3&after={page['next']}")).json()
         assert [item["content"]["id"] for item in rest["items"]] == ["old"]
         assert rest["next"] is None
+        assert (await alice.get("?after=x")).status_code == 400
     snapshot = await fetch_snapshot(own_stack.url, token=own_stack.token("alice"), feed="home")
     assert [item.id for item in snapshot.items] == ["carol", "bird", "new", "old"]
 

@@ -11,9 +11,10 @@ from livefeed.cache import (
     Entry,
     Lifetime,
     age_seconds,
+    brought_near,
     decode,
     encode,
-    held_from,
+    lives_as_long,
     spread,
     verdict,
 )
@@ -103,7 +104,9 @@ def test_no_chance_is_out_of_bounds(chance: float) -> None:
 
 def test_an_entry_out_of_a_farther_cache_is_fresh_from_now_on() -> None:
     """It is as old as it is, but its time here begins when it comes."""
-    held = held_from(entry(), MADE_AT + 200.0)
+    held = brought_near(
+        entry(), "fresh", there=Lifetime(300.0, 3600.0), here=LIFETIME, now=MADE_AT + 200.0
+    )
     assert [at(200 + age, held) for age in (0, 59.9, 60, 3660)] == [
         "fresh",
         "fresh",
@@ -111,6 +114,33 @@ def test_an_entry_out_of_a_farther_cache_is_fresh_from_now_on() -> None:
         "gone",
     ]
     assert age_seconds(held, MADE_AT + 210.0) == 210.0
+
+
+def test_what_is_stale_in_a_farther_cache_is_as_stale_here() -> None:
+    """It ends here when it ends there; twice carried is as once."""
+    farther, between = Lifetime(3_600.0, 3_600.0), Lifetime(300.0, 3_600.0)
+    for there in (entry(), entry(held_seconds=50.0)):
+        near = as_stale(there, farther, LIFETIME)
+        assert near == as_stale(as_stale(there, farther, between), between, LIFETIME)
+        for age in (3_600.0, 3_650.0, 5_000.0, 7_199.0, 7_200.0, 7_249.0, 7_250.0):
+            far = verdict(there, farther, now=MADE_AT + age, chance=1.0)
+            assert at(age, near) == far
+
+
+def as_stale(one: Entry, there: Lifetime, here: Lifetime) -> Entry:
+    """One that was found stale, brought near."""
+    return brought_near(one, "stale", there=there, here=here, now=MADE_AT + 4_000.0)
+
+
+def test_what_is_there_is_put_there_again_only_for_a_longer_life() -> None:
+    """Another one always is, an older one too: who brings it has looked."""
+    has = entry(held_seconds=50.0)
+    assert lives_as_long(has, entry(held_seconds=50.0))
+    assert lives_as_long(has, entry(held_seconds=50.9))
+    assert not lives_as_long(has, entry(held_seconds=51.1))
+    assert lives_as_long(has, entry())
+    assert not lives_as_long(None, entry())
+    assert not lives_as_long(has, has._replace(made_at=has.made_at + 1))
 
 
 def test_a_clock_that_is_ahead_is_believed_for_seconds_only() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from livefeed.adapters.cache import flight, levels
 from livefeed.adapters.cache.levels import Level, Levels
@@ -106,6 +108,16 @@ class Room:
             Level("shared", self.shared, 300.0, 3600.0, self.breaker),
         )
 
+    def with_table(self) -> Shared:
+        """Have a third level, behind the shared one."""
+        table = Shared()
+        self.levels = self.levels_of(
+            Level("memory", self.memory, 60.0, 3600.0, Breaker()),
+            Level("shared", self.shared, 300.0, 3600.0, self.breaker),
+            Level("table", table, 3600.0, 3600.0, Breaker()),
+        )
+        return table
+
     def levels_of(self, *given: Level, loads_max: int = 4) -> Levels:
         """Levels on this clock."""
         return Levels(
@@ -131,10 +143,10 @@ class Room:
         counts = self.levels.counts.items()
         return {what: number for (level, what), number in counts if level == name and number}
 
-    def put(self, age: float, value: bytes = b"far") -> None:
+    def put(self, age: float, value: bytes = b"far", cache: Shared | None = None) -> None:
         """Have something in the shared cache, as another gateway would put it there."""
         made_at = round((self.now - age) * MICROSECONDS)
-        self.shared.values[KEY] = encode(Entry(value, made_at, 0.0))
+        (cache or self.shared).values[KEY] = encode(Entry(value, made_at, 0.0))
 
 
 @pytest.fixture
@@ -520,7 +532,7 @@ async def test_a_load_that_is_cancelled_inside_is_an_error(room: Room) -> None:
 
 async def test_a_load_that_hangs_ends(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives its turn back, whoever still waits."""
-    monkeypatch.setattr(levels, "CACHE_LOAD_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(flight, "CACHE_LOAD_SECONDS_MAX", 0.05)
     room.load.go.clear()
     with pytest.raises(Unavailable, match="not made within"):
         await room.get()
@@ -683,6 +695,106 @@ async def test_a_full_level_is_counted_and_read_on(room: Room) -> None:
     assert room.count("shared") == {"miss": 10, "error": 10}
     assert room.breaker.state == "closed"
     assert (await room.get()).level == "shared"
+
+
+# A third level, whose entries live longer.
+
+
+async def test_a_third_level_has_it_when_the_second_is_empty(room: Room) -> None:
+    """It is fresh in the nearer ones from then on, each for its own time; nothing is loaded."""
+    table = room.with_table()
+    await room.get()
+    await room.settled()
+    await room.memory.clear()
+    room.shared.values.clear()
+    room.now += 3_000.0
+    found = await room.get()
+    assert (found.level, found.age_seconds, found.stale) == ("table", 3_000.0, False)
+    await room.settled()
+    room.now += 50.0
+    assert (await room.get()).level == "memory"
+    await room.memory.clear()
+    room.now += 200.0
+    found = await room.get()
+    assert (found.level, found.age_seconds, found.stale) == ("shared", 3_250.0, False)
+    await room.settled()
+    room.now += 50.0
+    assert (await room.get()).level == "memory"
+    assert (room.load.calls, table.gets) == (1, 2)
+
+
+async def test_who_wants_it_young_is_not_given_the_third_levels(room: Room) -> None:
+    """It is made, and kept there in place of the old one."""
+    table = room.with_table()
+    room.put(age=1_000.0, cache=table)
+    assert (await room.get(age_max=5)).value == b"value 1"
+    await room.settled()
+    room.now += 1_000.0
+    await room.memory.clear()
+    room.shared.values.clear()
+    found = await room.get()
+    assert (found.value, found.level, found.age_seconds) == (b"value 1", "table", 1_000.0)
+
+
+async def test_what_is_stale_in_the_third_level_is_as_stale_in_the_nearer_ones(room: Room) -> None:
+    """It is sent as long as the third would send it, though it cannot be made; no longer."""
+    table = room.with_table()
+    room.put(age=5_000.0, cache=table)
+    room.load.error = RuntimeError("away")
+    ends_at = room.now - 5_000.0 + 2 * 3_600.0 * 0.9
+    while room.now < ends_at:
+        for _ in range(3):
+            found = await room.get()
+            assert (found.value, found.stale) == (b"far", True)
+            await room.settled()
+        room.now += 100.0
+    assert room.load.calls > 10
+    assert (room.shared.sets, table.sets) == (1, 0), "it is put there once"
+    room.now += 2 * 3_600.0 * 0.2
+    with pytest.raises(RuntimeError):
+        await room.get()
+
+
+async def test_what_ends_nearby_goes_on_with_the_farther_levels_time(room: Room) -> None:
+    """Without a gap: the second after a load that failed nothing is looked for."""
+    room.with_table()
+    await room.get()
+    await room.settled()
+    room.load.error = RuntimeError("away")
+    ends_at = room.now + sum(room.levels._levels[0].lifetime(KEY))
+    for moment in (ends_at - 0.3, ends_at + 0.3):
+        room.now = moment
+        assert (await room.get()).stale
+        await room.settled()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["memory", "shared", "nothing"]), st.floats(0.0, 1_500.0)),
+        min_size=1,
+        max_size=30,
+    ),
+    st.sampled_from([1.0, 2.0]),
+)
+@settings(max_examples=200)
+async def test_what_is_fresh_is_no_older_than_all_levels_allow(
+    steps: list[tuple[str, float]], factor: float
+) -> None:
+    """Whatever is lost when, and whoever asks when: each level adds its own time once."""
+    room = Room()
+    room.with_table()
+    room.factor = factor
+    longest = 1.1 * factor * (60.0 + 300.0 + 3_600.0)
+    for lost, pause in steps:
+        found = await room.get()
+        await room.settled()
+        assert found.age_seconds <= longest + 1.1 * 3_600.0 * found.stale
+        if lost == "memory":
+            await room.memory.clear()
+        elif lost == "shared":
+            room.shared.values.clear()
+        room.now += pause
+    await room.levels.close()
 
 
 # The end.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from livefeed.limits import CACHE_FAILURE_SECONDS, CACHE_FAILURES_MAX
+from livefeed.errors import Unavailable
+from livefeed.limits import CACHE_FAILURE_SECONDS, CACHE_FAILURES_MAX, CACHE_LOAD_SECONDS_MAX
 
 Failure = TypeVar("Failure", bound=BaseException)
+Load = Callable[[], Awaitable[bytes]]
 Stage = Literal["looking", "queued", "loading"]
 
 
@@ -117,6 +120,30 @@ def afresh(error: Failure) -> Failure:
     """An error to keep, or to raise once more, without its trace: that holds every frame on its
     way, and grows with all who are given it."""
     return error.with_traceback(None)
+
+
+async def made_in_time(load: Load) -> bytes:
+    """What a load makes, within its bound.
+
+    Raises:
+        Unavailable: It takes longer, or what it waits for was cancelled.
+        Exception: What the load raised.
+    """
+    limit = asyncio.timeout(CACHE_LOAD_SECONDS_MAX)
+    try:
+        async with limit:
+            return await load()
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        detail = f"it was not made within {CACHE_LOAD_SECONDS_MAX:g} s"
+        raise Unavailable("cache", detail) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Something that it waits for was cancelled, not this: those who wait have to be told.
+        raise Unavailable("cache", "what makes it was cancelled") from error
 
 
 def _seen(answer: asyncio.Future[Found]) -> None:

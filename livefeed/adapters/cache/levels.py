@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from aiocache.base import BaseCache
 
-from livefeed.adapters.cache.flight import Failures, Flight, Found, afresh
+from livefeed.adapters.cache.flight import Failures, Flight, Found, Load, afresh, made_in_time
 from livefeed.breaker import Breaker
 from livefeed.cache import (
     MICROSECONDS,
@@ -24,9 +24,10 @@ from livefeed.cache import (
     Lifetime,
     Verdict,
     age_seconds,
+    brought_near,
     decode,
     encode,
-    held_from,
+    lives_as_long,
     spread,
     verdict,
 )
@@ -34,14 +35,12 @@ from livefeed.errors import Overloaded, Unavailable
 from livefeed.limits import (
     CACHE_CALL_SECONDS_MAX,
     CACHE_FLIGHTS_MAX,
-    CACHE_LOAD_SECONDS_MAX,
     CACHE_WRITES_AT_ONCE,
 )
 from livefeed.protocol import ERRORS
 
 logger = logging.getLogger(__name__)
 
-Load = Callable[[], Awaitable[bytes]]
 Outcome = Literal["hit", "stale", "miss", "error"]
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("hit", "stale", "miss", "error")
@@ -175,12 +174,13 @@ class Levels:
             and len(self._flights) < CACHE_FLIGHTS_MAX
             and not self._closed
         ):
-            self._start(key, load, made_at=entry.made_at)
+            self._start(key, load, made_at=entry.made_at, nearest=entry)
 
-    def _start(self, key: str, load: Load, *, made_at: int) -> Flight:
+    def _start(self, key: str, load: Load, *, made_at: int, nearest: Entry | None = None) -> Flight:
         began_at = round(self._wall() * MICROSECONDS)
         flight = self._flights[key] = Flight(began_at, made_at)
-        task = asyncio.create_task(self._fly(key, load, flight, made_at), name="cache-flight")
+        flying = self._fly(key, load, flight, nearest)
+        task = asyncio.create_task(flying, name="cache-flight")
         flight.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -207,9 +207,9 @@ class Levels:
 
     # What a flight does.
 
-    async def _fly(self, key: str, load: Load, flight: Flight, made_at: int) -> None:
+    async def _fly(self, key: str, load: Load, flight: Flight, nearest: Entry | None) -> None:
         try:
-            if not await self._find(key, flight, made_at):
+            if not await self._find(key, flight, nearest):
                 await self._make(key, load, flight)
         except Exception as error:  # noqa: BLE001 - those who wait get it, whatever it is
             flight.fail(afresh(error))
@@ -217,9 +217,11 @@ class Levels:
             flight.fail(Unavailable("cache", "it is closed"))
             self._land(key, flight)
 
-    async def _find(self, key: str, flight: Flight, made_at: int) -> bool:
-        """Ask the farther levels; whether one has it fresh. What is older than `made_at` is not
-        wanted: the nearest has that."""
+    async def _find(self, key: str, flight: Flight, nearest: Entry | None) -> bool:
+        """Ask the farther levels; whether one has it fresh. What is older than the flight wants is
+        passed over: the nearest has that."""
+        made_at = flight.made_at
+        there = {} if nearest is None else {0: nearest}
         for number, level in enumerate(self._levels):
             if number == 0 and made_at >= 0:
                 continue
@@ -229,13 +231,23 @@ class Levels:
                 continue
             made_at = look.entry.made_at
             flight.offer(look.found)
-            # Stale it stays stale, and is there for those who come while it is made.
-            stale = look.verdict == "stale"
-            entry = look.entry if stale else held_from(look.entry, self._wall())
-            await self._put(self._levels[:number], key, entry)
+            there[number] = look.entry
+            await self._bring_near(key, number, look, there)
             if look.verdict == "fresh":
                 return True
         return False
+
+    async def _bring_near(
+        self, key: str, number: int, look: _Look, there: Mapping[int, Entry]
+    ) -> None:
+        """Put what a level has into the nearer ones, for those who come while it is made too."""
+        far, now = self._lifetime(self._levels[number], key), self._wall()
+        for nearer, level in enumerate(self._levels[:number]):
+            near = self._lifetime(level, key)
+            entry = brought_near(look.entry, look.verdict, there=far, here=near, now=now)
+            # While it cannot be made it is found as stale each time: once put there is enough.
+            if not lives_as_long(there.get(nearer), entry):
+                await self._put([level], key, entry)
 
     async def _make(self, key: str, load: Load, flight: Flight) -> None:
         if self._turns.locked() and not flight.waiting:
@@ -253,7 +265,7 @@ class Levels:
         self.counts["load", "started"] += 1
         began, made_at = self._clock(), self._wall()
         try:
-            value = await _in_time(load)
+            value = await made_in_time(load)
         except Exception as error:
             self.counts["load", "failed"] += 1
             self._failures.note(key, error, self._clock())
@@ -284,13 +296,16 @@ class Levels:
         if entry is None:
             return None
         now = self._wall()
-        lifetime = level.lifetime(key)
-        lifetime = lifetime._replace(fresh_seconds=lifetime.fresh_seconds * self._factor())
-        decided = verdict(entry, lifetime, now=now, chance=self._chance())
+        decided = verdict(entry, self._lifetime(level, key), now=now, chance=self._chance())
         if decided == "gone":
             return None
         age = age_seconds(entry, now)
         return _Look(entry, decided, Found(entry.value, age, level.name, decided == "stale"))
+
+    def _lifetime(self, level: Level, key: str) -> Lifetime:
+        """A key's own, as long as it is now."""
+        lifetime = level.lifetime(key)
+        return lifetime._replace(fresh_seconds=lifetime.fresh_seconds * self._factor())
 
     async def _put(self, levels: Sequence[Level], key: str, entry: Entry) -> None:
         """Put it into each, the nearest first."""
@@ -331,21 +346,3 @@ class Levels:
             raise
         level.breaker.succeeded()
         return True, answer
-
-
-async def _in_time(load: Load) -> bytes:
-    limit = asyncio.timeout(CACHE_LOAD_SECONDS_MAX)
-    try:
-        async with limit:
-            return await load()
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        detail = f"it was not made within {CACHE_LOAD_SECONDS_MAX:g} s"
-        raise Unavailable("cache", detail) from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        # Something that it waits for was cancelled, not this: those who wait have to be told.
-        raise Unavailable("cache", "what makes it was cancelled") from error

@@ -67,6 +67,7 @@ class Pool:
         lookups: bool = True,
         on_connect: OnConnect | None = None,
     ) -> None:
+        self.url: Final = url
         self.dependency = dependency
         self._wait_seconds = wait_seconds
         self._pool = asyncpg.create_pool(

@@ -1,5 +1,5 @@
 """What leaves the database: entries beyond a channel's bounds, bodies that no entry refers to, what
-silent gateways have reported, follows that ended long ago, old `seen` markers.
+silent gateways have reported, follows that ended long ago, old `seen` markers, pages that ended.
 
 Everything goes in short statements, each a transaction of its own, that skip what a writer has
 locked: a writer never waits for more than one of them, and none of them waits for a writer.
@@ -17,16 +17,22 @@ from typing import Final, NamedTuple
 from livefeed.adapters.postgres.pool import Connection, Pool
 from livefeed.limits import (
     BODY_AGE_SECONDS_MIN,
+    CACHE_TABLE_BYTES_MAX,
+    CACHE_TABLE_KEPT_SHARE,
+    CACHE_TABLE_ROWS_MAX,
     CHANNEL_AGE_SECONDS_MAX,
     CHANNEL_ITEMS_MAX,
     FOLLOW_ENDED_SECONDS_MAX,
     GATEWAY_SILENT_SECONDS_MAX,
+    RETAIN_PAGES_MAX,
     RETAIN_ROWS_MAX,
     TRIM_CHANNELS_MAX,
     TRIM_OLD_ENTRIES_MAX,
     TRIM_SETTLED_SECONDS,
 )
 
+WHENEVER_SECONDS: Final = 1e9
+"""Whatever ends, ends sooner."""
 RETAIN_LOCK: Final = 0x72657461  # "reta": one retain at a time in the fleet.
 
 
@@ -43,6 +49,9 @@ class Bounds:
     channels_max: int = TRIM_CHANNELS_MAX
     old_entries_max: int = TRIM_OLD_ENTRIES_MAX
     rows_max: int = RETAIN_ROWS_MAX
+    pages_max: int = round(CACHE_TABLE_ROWS_MAX * CACHE_TABLE_KEPT_SHARE)
+    page_bytes_max: int = round(CACHE_TABLE_BYTES_MAX * CACHE_TABLE_KEPT_SHARE)
+    pages_at_once: int = RETAIN_PAGES_MAX
 
 
 class Trimmed(NamedTuple):
@@ -225,6 +234,19 @@ where gone.user_id = fallen.user_id and gone.channel = fallen.channel
 returning true
 """
 
+# Those that end first, and no later than after some seconds.
+_FORGET_PAGES = """
+delete from feed_page where key = any(array(
+    select key from feed_page where ends_at <= now() + make_interval(secs => $1)
+    order by ends_at limit $2 for update skip locked
+)) returning octet_length(value) as bytes
+"""
+
+# No value is read for it: their lengths stand in the rows.
+_PAGES = """
+select count(*) as pages, coalesce(sum(octet_length(value)), 0)::bigint as bytes from feed_page
+"""
+
 
 class Retention:
     """Trims channels and collects bodies, over the one session that holds the fleet's lock."""
@@ -299,6 +321,24 @@ class Retention:
     async def forget_revocations(self) -> int:
         """Delete revocations that are over."""
         return await self._deleted(_FORGET_REVOCATIONS, self._bounds.rows_max)
+
+    async def forget_pages(self) -> int:
+        """Delete pages of the feed source that have ended, at most `pages_at_once`."""
+        return await self._deleted(_FORGET_PAGES, 0.0, self._bounds.pages_at_once)
+
+    async def drop_pages(self) -> AsyncGenerator[int]:
+        """Delete the pages that end first while there are too many, or too large ones together;
+        yields after each step how many went in it."""
+        bounds = self._bounds
+        (row,) = await self._connection.fetch(_PAGES)
+        pages, size = row["pages"] - bounds.pages_max, row["bytes"] - bounds.page_bytes_max
+        while pages > 0 or size > 0:
+            most = bounds.pages_at_once if size > 0 else min(pages, bounds.pages_at_once)
+            gone = await self._connection.fetch(_FORGET_PAGES, WHENEVER_SECONDS, most)
+            if not gone:
+                return  # Others are writing what is left.
+            pages, size = pages - len(gone), size - sum(one["bytes"] for one in gone)
+            yield len(gone)
 
     async def _deleted(self, statement: str, *arguments: float) -> int:
         return len(await self._connection.fetch(statement, *arguments))

@@ -1,9 +1,13 @@
-"""SQLAlchemy sessions on a replica, for feed sources: the only use of SQLAlchemy while serving."""
+"""SQLAlchemy sessions on a server of the log, for feed sources: the only use of SQLAlchemy while
+serving."""
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
 
+import asyncpg
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -11,14 +15,34 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from livefeed.adapters.postgres.pool import Pool
+
 CONNECT_SECONDS_MAX: Final = 3.0
 RECYCLE_SECONDS: Final = 1_800
 
 
-def with_driver(url: str) -> str:
-    """A URL as SQLAlchemy has to see it: without the driver's name 2.1 would take another one."""
-    _, _, rest = url.partition("://")
-    return f"postgresql+asyncpg://{rest}"
+def engine_of(
+    url: str, connect: Mapping[str, Any], *, read_only: bool = False, **options: Any
+) -> AsyncEngine:
+    """An engine of SQLAlchemy's.
+
+    The URL is read by asyncpg, as for the pools: SQLAlchemy knows none with several hosts.
+
+    Args:
+        url: Of the server.
+        connect: What asyncpg is given beside it.
+        read_only: Whether transactions are, unless they say otherwise.
+        options: What SQLAlchemy is given.
+    """
+
+    async def creator() -> asyncpg.Connection:
+        connection: asyncpg.Connection = await asyncpg.connect(url, **connect)
+        if read_only:
+            # Not while it connects: the URL may ask for a server that takes writes.
+            await connection.execute("set default_transaction_read_only = on")
+        return connection
+
+    return create_async_engine("postgresql+asyncpg://", async_creator=creator, **options)
 
 
 class Sessions:
@@ -34,24 +58,25 @@ class Sessions:
     def __init__(
         self, url: str, *, connections: int, timeout_seconds: float, application: str
     ) -> None:
-        self._engine: Final[AsyncEngine] = create_async_engine(
-            with_driver(url),
+        connect = {
+            "timeout": CONNECT_SECONDS_MAX,
+            "command_timeout": timeout_seconds,
+            "server_settings": {
+                "application_name": application,
+                "statement_timeout": f"{timeout_seconds * 1000:.0f}",
+                "idle_in_transaction_session_timeout": "10000",
+                "jit": "off",
+            },
+        }
+        self._engine: Final[AsyncEngine] = engine_of(
+            url,
+            connect,
+            read_only=True,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=timeout_seconds,
             pool_recycle=RECYCLE_SECONDS,
             pool_pre_ping=True,
-            connect_args={
-                "timeout": CONNECT_SECONDS_MAX,
-                "command_timeout": timeout_seconds,
-                "server_settings": {
-                    "application_name": application,
-                    "statement_timeout": f"{timeout_seconds * 1000:.0f}",
-                    "default_transaction_read_only": "on",
-                    "idle_in_transaction_session_timeout": "10000",
-                    "jit": "off",
-                },
-            },
         )
         self._make: Final = async_sessionmaker(self._engine, expire_on_commit=False)
 
@@ -62,3 +87,34 @@ class Sessions:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+class ServerSessions:
+    """Sessions on each server that a read may be sent to, from when it first is.
+
+    Args:
+        connections: To each server, at most.
+        timeout_seconds: As for `Sessions`.
+        application: What `pg_stat_activity` shows.
+    """
+
+    def __init__(self, *, connections: int, timeout_seconds: float, application: str) -> None:
+        self._connections: Final = connections
+        self._timeout_seconds: Final = timeout_seconds
+        self._application: Final = application
+        self._each: Final[dict[str, Sessions]] = {}
+
+    def of(self, pool: Pool) -> Sessions:
+        """Those on the server that a pool leads to."""
+        if pool.url not in self._each:
+            self._each[pool.url] = Sessions(
+                pool.url,
+                connections=self._connections,
+                timeout_seconds=self._timeout_seconds,
+                application=self._application,
+            )
+        return self._each[pool.url]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await asyncio.gather(*(sessions.close() for sessions in self._each.values()))

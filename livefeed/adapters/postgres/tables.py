@@ -145,6 +145,18 @@ feed_seen = Table(
     Index("feed_seen_seen_at", "seen_at"),
 )
 
+# Unlogged: a cache. Its values are compressed already, and stored as they are.
+feed_page = Table(
+    "feed_page",
+    metadata,
+    Column("key", LargeBinary, primary_key=True, comment="hash of the cache's key"),
+    Column("value", LargeBinary, nullable=False, comment="as cache.encode made it"),
+    Column("made_at", BigInteger, nullable=False, comment="microseconds since 1970"),
+    Column("ends_at", DateTime(timezone=True), nullable=False),
+    Index("feed_page_ends_at", "ends_at"),
+    prefixes=["UNLOGGED"],
+)
+
 feed_revocation = Table(
     "feed_revocation",
     metadata,
