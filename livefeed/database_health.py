@@ -117,7 +117,12 @@ def too_few_connections(*, wanted: int, there_are: int) -> list[Problem]:
 
 
 def primary_connections(
-    *, gateways: int, worker_processes: int, pool_connections: int, has_replicas: bool
+    *,
+    gateways: int,
+    worker_processes: int,
+    pool_connections: int,
+    has_replicas: bool,
+    has_source: bool,
 ) -> int:
     """What all processes of one computer may open to the primary together.
 
@@ -126,15 +131,16 @@ def primary_connections(
         worker_processes: Most workers of each function, for high and again for the other lanes.
         pool_connections: Of each process.
         has_replicas: Whether gateways look where the primary is, each with one connection more.
+        has_source: Whether gateways have a feed source, which has a pool of its own.
     """
     # Beside the workers: the pool that starts them, and retain or a command.
-    others = 2 * 2 * worker_processes + 2
-    return (gateways + others) * pool_connections + (gateways if has_replicas else 0)
+    pools = 2 * 2 * worker_processes + 2 + gateways * (1 + has_source)
+    return pools * pool_connections + (gateways if has_replicas else 0)
 
 
-def replica_connections(*, gateways: int, pool_connections: int) -> int:
+def replica_connections(*, gateways: int, pool_connections: int, has_source: bool) -> int:
     """What the gateways of one computer may open to a replica; nobody else reads one."""
-    return gateways * (pool_connections + 1)
+    return gateways * ((1 + has_source) * pool_connections + 1)
 
 
 def schema(facts: DatabaseFacts, *, latest: str) -> Check:
