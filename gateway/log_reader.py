@@ -58,17 +58,6 @@ class LogReader:
         """For people: how the replicas are."""
         return self._replicas.described()
 
-    def first_server(self) -> int:
-        """Which server a read asks first now, for those who read with connections of their own.
-
-        Returns:
-            The place of a replica among the settings; -1 for the primary.
-        """
-        near, far = self._replicas.to_ask()
-        if not near and self._primary_reads.state != "closed":
-            near = far
-        return self._replicas.place_of(near[0]) if near else -1
-
     async def known_epoch(self) -> str:
         """The log's epoch, read if it never was, once for all who ask; raises Unavailable.
 

@@ -112,10 +112,6 @@ class Replicas:
         near, far = ([self._each[number] for number in numbers] for numbers in chosen)
         return near, far
 
-    def place_of(self, replica: Replica) -> int:
-        """Its place among them, in the order of the settings."""
-        return self._each.index(replica)
-
     async def run(self) -> None:
         """Look at all of them about once a second, until cancelled."""
         async with asyncio.TaskGroup() as tasks:

@@ -117,12 +117,7 @@ def too_few_connections(*, wanted: int, there_are: int) -> list[Problem]:
 
 
 def primary_connections(
-    *,
-    gateways: int,
-    worker_processes: int,
-    pool_connections: int,
-    has_replicas: bool,
-    has_source: bool,
+    *, gateways: int, worker_processes: int, pool_connections: int, has_replicas: bool
 ) -> int:
     """What all processes of one computer may open to the primary together.
 
@@ -131,16 +126,15 @@ def primary_connections(
         worker_processes: Most workers of each function, for high and again for the other lanes.
         pool_connections: Of each process.
         has_replicas: Whether gateways look where the primary is, each with one connection more.
-        has_source: Whether gateways have a feed source, which has a pool of its own.
     """
     # Beside the workers: the pool that starts them, and retain or a command.
-    pools = 2 * 2 * worker_processes + 2 + gateways * (1 + has_source)
-    return pools * pool_connections + (gateways if has_replicas else 0)
+    others = 2 * 2 * worker_processes + 2
+    return (gateways + others) * pool_connections + (gateways if has_replicas else 0)
 
 
-def replica_connections(*, gateways: int, pool_connections: int, has_source: bool) -> int:
+def replica_connections(*, gateways: int, pool_connections: int) -> int:
     """What the gateways of one computer may open to a replica; nobody else reads one."""
-    return gateways * ((1 + has_source) * pool_connections + 1)
+    return gateways * (pool_connections + 1)
 
 
 def schema(facts: DatabaseFacts, *, latest: str) -> Check:

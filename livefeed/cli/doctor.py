@@ -192,7 +192,6 @@ async def _postgres(settings: Settings, *, gateways: int) -> list[Check]:
         worker_processes=settings.worker_processes_max,
         pool_connections=settings.database_pool_connections,
         has_replicas=bool(settings.replica_urls),
-        has_source=bool(settings.feed_source),
     )
     return [
         database_health.primary(facts, connections_wanted=wanted),
@@ -209,9 +208,7 @@ async def _replicas(
     if not settings.replica_urls:
         return [Check("replica", "healthy", "none is configured")]
     wanted = database_health.replica_connections(
-        gateways=gateways,
-        pool_connections=settings.database_pool_connections,
-        has_source=bool(settings.feed_source),
+        gateways=gateways, pool_connections=settings.database_pool_connections
     )
     checks = await asyncio.gather(
         *(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -27,24 +26,13 @@ async def pages_of_source(
     # Only here: SQLAlchemy takes a while to import, and most gateways need none.
     from livefeed.adapters.postgres.sessions import Sessions
 
-    # Of each server that a read may ask.
-    each = [
-        Sessions(
-            url,
-            connections=settings.database_pool_connections,
-            timeout_seconds=SOURCE_SECONDS_MAX,
-            application="livefeed-feed-source",
-        )
-        for url in (*settings.replica_urls, settings.database_url)
-    ]
-
-    def pages(reader: LogReader) -> SourcePages:
-        def session() -> Any:
-            return each[reader.first_server()]()
-
-        return SourcePages(reader, source, session)
-
+    sessions = Sessions(
+        settings.replica_urls[0] if settings.replica_urls else settings.database_url,
+        connections=settings.database_pool_connections,
+        timeout_seconds=SOURCE_SECONDS_MAX,
+        application="livefeed-feed-source",
+    )
     try:
-        yield pages
+        yield lambda reader: SourcePages(reader, source, sessions)
     finally:
-        await asyncio.gather(*(sessions.close() for sessions in each))
+        await sessions.close()

@@ -35,17 +35,13 @@ async def with_room_checked(settings: Settings, work: Coroutine[Any, Any, None])
 def _wanted(settings: Settings) -> dict[str, int]:
     """What may be opened to each server, as far as this computer's settings tell."""
     gateways, each = settings.gateway_workers, settings.database_pool_connections
-    has_source = bool(settings.feed_source)
     of_primary = database_health.primary_connections(
         gateways=gateways,
         worker_processes=settings.worker_processes_max,
         pool_connections=each,
         has_replicas=bool(settings.replica_urls),
-        has_source=has_source,
     )
-    of_replica = database_health.replica_connections(
-        gateways=gateways, pool_connections=each, has_source=has_source
-    )
+    of_replica = database_health.replica_connections(gateways=gateways, pool_connections=each)
     return {settings.database_url: of_primary, **dict.fromkeys(settings.replica_urls, of_replica)}
 
 

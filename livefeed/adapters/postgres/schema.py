@@ -14,9 +14,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from livefeed.adapters.postgres.engine import engine_of
+from livefeed.adapters.postgres.sessions import with_driver
 from livefeed.adapters.postgres.tables import metadata
 from livefeed.errors import Unavailable
 
@@ -59,7 +60,7 @@ def latest_revision() -> str:
 
 
 async def _with_connection(url: str, work: Callable[[Connection], Result]) -> Result:
-    engine = engine_of(url, connect={"timeout": 5}, poolclass=NullPool)
+    engine = _engine(url)
     try:
         async with asyncio.timeout(60), engine.connect() as connection:
             result = await connection.run_sync(work)
@@ -69,6 +70,10 @@ async def _with_connection(url: str, work: Callable[[Connection], Result]) -> Re
         raise Unavailable("primary", f"{type(error).__name__}: {error}") from error
     finally:
         await engine.dispose()
+
+
+def _engine(url: str) -> AsyncEngine:
+    return create_async_engine(with_driver(url), poolclass=NullPool, connect_args={"timeout": 5})
 
 
 def _upgrade(connection: Connection) -> list[str]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-
-from livefeed.adapters.postgres.engine import engine_of
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 CONNECT_SECONDS_MAX: Final = 3.0
-CLOSE_SECONDS_MAX: Final = 2.0
 RECYCLE_SECONDS: Final = 1_800
+
+
+def with_driver(url: str) -> str:
+    """A URL as SQLAlchemy has to see it: without the driver's name 2.1 would take another one."""
+    _, _, rest = url.partition("://")
+    return f"postgresql+asyncpg://{rest}"
 
 
 class Sessions:
@@ -28,9 +34,14 @@ class Sessions:
     def __init__(
         self, url: str, *, connections: int, timeout_seconds: float, application: str
     ) -> None:
-        self._engine: Final[AsyncEngine] = engine_of(
-            url,
-            connect={
+        self._engine: Final[AsyncEngine] = create_async_engine(
+            with_driver(url),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=timeout_seconds,
+            pool_recycle=RECYCLE_SECONDS,
+            pool_pre_ping=True,
+            connect_args={
                 "timeout": CONNECT_SECONDS_MAX,
                 "command_timeout": timeout_seconds,
                 "server_settings": {
@@ -41,11 +52,6 @@ class Sessions:
                     "jit": "off",
                 },
             },
-            pool_size=connections,
-            max_overflow=0,
-            pool_timeout=timeout_seconds,
-            pool_recycle=RECYCLE_SECONDS,
-            pool_pre_ping=True,
         )
         self._make: Final = async_sessionmaker(self._engine, expire_on_commit=False)
 
@@ -54,7 +60,5 @@ class Sessions:
         return self._make()
 
     async def close(self) -> None:
-        """Close every connection, within a bound."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS_MAX):
-                await self._engine.dispose()
+        """Close every connection."""
+        await self._engine.dispose()
