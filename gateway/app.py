@@ -41,6 +41,7 @@ from gateway.refusals import code_of, refusal
 from gateway.revocations import RevocationWatch
 from gateway.seen import SeenReport
 from gateway.sessions import Sessions
+from gateway.warn import Seldom
 from gateway.websocket import serve
 from livefeed.access import Principal
 from livefeed.adapters.nats.connection import Connection as Nats
@@ -49,6 +50,9 @@ from livefeed.filters import Types
 from livefeed.protocol import ERRORS, CloseCode
 
 logger = logging.getLogger(__name__)
+REFUSED_SECONDS: Final = 1.0
+"""How seldom it is said for one cause that requests are refused."""
+refusals: Final = Seldom(logger, REFUSED_SECONDS)
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -233,6 +237,6 @@ class _Door:
             await self._answer(self._gateway, Request(scope, receive), send)
         except (Refused, Overloaded, Unavailable) as error:
             if isinstance(error, Unavailable):
-                logger.warning("%s is refused: %s", scope["path"], error)
+                refusals.warn(error.dependency, f"requests are refused: {error}")
             self._gateway.admission.count(code_of(error))
             await refusal(error)(scope, receive, send)

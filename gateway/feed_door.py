@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from starlette.requests import Request
@@ -40,6 +40,7 @@ class Query(Protocol):
 
 
 AnyQuery = TypeVar("AnyQuery", bound=Query)
+Wanted = TypeVar("Wanted")
 
 
 class Pages(Protocol[AnyQuery]):
@@ -71,7 +72,13 @@ class Snapshots:
         self._kept: Final = kept
 
     async def get(
-        self, user_id: str, feed: str, parameters: Mapping[str, str], age_max: float | None
+        self,
+        user_id: str,
+        feed: str,
+        parameters: Mapping[str, str],
+        age_max: float | None,
+        *,
+        ends_at: float,
     ) -> Found:
         """A page, as `pack` makes it.
 
@@ -80,6 +87,7 @@ class Snapshots:
             feed: The feed.
             parameters: Of the URL.
             age_max: How many seconds old the client wants it at the most.
+            ends_at: When it is to be there, by the loop's clock.
 
         Raises:
             Refused: For the parameters.
@@ -87,7 +95,9 @@ class Snapshots:
             Overloaded: Too many are made already.
         """
         query = self._pages.parse(parameters)
-        epoch = await self._epoch()
+        epoch = self._reader.epoch
+        if epoch is None:  # Only the first requests of a gateway have to wait for it.
+            epoch = await in_time(self._reader.known_epoch(), ends_at)
 
         async def load() -> bytes:
             return pack(await self._pages.read(user_id, feed, query))
@@ -98,17 +108,9 @@ class Snapshots:
         return await self.levels.get(
             key,
             load,
-            deadline_seconds=SNAPSHOT_SECONDS_MAX,
+            deadline_seconds=max(0.0, ends_at - asyncio.get_running_loop().time()),
             age_max=age_max if self._kept else 0.0,
         )
-
-    async def _epoch(self) -> str:
-        """The log's; only the first requests of a gateway have to wait for it."""
-        try:
-            async with asyncio.timeout(SNAPSHOT_SECONDS_MAX):
-                return await self._reader.known_epoch()
-        except TimeoutError as error:
-            raise Unavailable("log", "it was not reached yet") from error
 
 
 def pack(body: bytes) -> bytes:
@@ -118,13 +120,31 @@ def pack(body: bytes) -> bytes:
     return tag + gzip.compress(body, COMPRESSION, mtime=0)
 
 
+async def in_time(wanted: Awaitable[Wanted], ends_at: float) -> Wanted:
+    """What is waited for no longer than until a time of the loop's clock; raises Unavailable."""
+    try:
+        async with asyncio.timeout_at(ends_at):
+            return await wanted
+    except TimeoutError as error:
+        raise Unavailable("gateway", "what a page needs took too long") from error
+
+
 async def feed_page(gateway: Gateway, request: Request, send: Send) -> None:
-    """Answer `GET /v1/feeds/{feed}`."""
-    principal = await gateway.authenticator.principal(request)
-    feed = await feed_of(gateway, request, principal)
+    """Answer `GET /v1/feeds/{feed}`, within one deadline for all that it takes."""
+    ends_at = asyncio.get_running_loop().time() + SNAPSHOT_SECONDS_MAX
+    user_id, feed = await in_time(_who_and_what(gateway, request), ends_at)
     age_max = _age_max(request.headers.get("cache-control", ""))
-    found = await gateway.snapshots.get(principal.user_id, feed, request.query_params, age_max)
+    found = await gateway.snapshots.get(
+        user_id, feed, request.query_params, age_max, ends_at=ends_at
+    )
     await _response(request, found)(request.scope, request.receive, send)
+
+
+async def _who_and_what(gateway: Gateway, request: Request) -> tuple[str, str]:
+    """The user and the feed; where the keys of tokens and the authorizer are servers, both may
+    hang."""
+    principal = await gateway.authenticator.principal(request)
+    return principal.user_id, await feed_of(gateway, request, principal)
 
 
 def _response(request: Request, found: Found) -> Response:

@@ -15,7 +15,7 @@ from gateway.turn import Place
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.adapters.postgres.snapshot_reads import SnapshotPage, read_snapshot_page
-from livefeed.breaker import Breaker
+from livefeed.breaker import Breaker, Call
 from livefeed.errors import Unavailable
 from livefeed.feed_view import PageQuery
 from livefeed.limits import (
@@ -42,6 +42,8 @@ class LogReader:
         self._replicas = replicas
         self.epoch: str | None = None
         """The log's, as last read."""
+        self._learning: asyncio.Task[str | None] | None = None
+        """The first read of it, for all who ask: what was wrong, or None."""
         self.failing = False
         """Whether the last read of the primary failed."""
         self.replica_pages = 0
@@ -56,11 +58,18 @@ class LogReader:
         return self._replicas.described()
 
     async def known_epoch(self) -> str:
-        """The log's epoch, read if it never was; raises Unavailable.
+        """The log's epoch, read if it never was, once for all who ask; raises Unavailable.
 
         One that is out of date is found out by the first page, and answered by a reset.
         """
-        return self.epoch or (await self.heads([])).epoch
+        if self.epoch is None:
+            learning = self._learning or asyncio.create_task(self._learn(), name="epoch")
+            self._learning = learning
+            # Not with the task: whoever waits may go away, the others still want it.
+            await asyncio.wait({learning})
+            if self.epoch is None:
+                raise Unavailable("log", f"its epoch could not be read: {learning.result()}")
+        return self.epoch
 
     async def heads(self, channels: Sequence[str]) -> Heads:
         """The heads at the primary; raises Unavailable."""
@@ -159,14 +168,24 @@ class LogReader:
         failed = Unavailable("log", "each server that has it failed a moment ago")
         for number, server in enumerate(servers):
             share = _share(deadline, is_last=number == len(servers) - 1)
-            if share <= 0.0 or not server.breaker.allows(time.monotonic()):
+            allowed = server.breaker.begin(time.monotonic()) if share > 0.0 else None
+            if allowed is None:
                 continue
             try:
-                return await _in_time(server, read, share)
+                return await _in_time(server.pool, allowed, read, share)
             except Unavailable as error:
                 logger.warning("a read goes to another server: %s", error)
                 failed = error
         raise failed
+
+    async def _learn(self) -> str | None:
+        try:
+            await self.heads([])
+        except Unavailable as error:
+            return str(error)
+        finally:
+            self._learning = None
+        return None
 
     async def _from_replicas(
         self, places: Sequence[Place], bytes_max: Sequence[int]
@@ -196,14 +215,15 @@ class LogReader:
     ) -> dict[Place, Page]:
         """The pages that one replica has; none when it fails."""
         # Only here: in half open whoever asks is the probe, and has to read.
-        if not replica.reads.allows(time.monotonic()):
+        allowed = replica.reads.begin(time.monotonic())
+        if allowed is None:
             return {}
 
         async def read(pool: Pool) -> list[Page]:
             return await read_pages(pool, list(shares), bytes_max=list(shares.values()))
 
         try:
-            pages = await _in_time(_Server(replica.pool, replica.reads), read, seconds)
+            pages = await _in_time(replica.pool, allowed, read, seconds)
         except Unavailable as error:
             logger.warning("catch-up goes elsewhere: %s", error)
             return {}
@@ -242,23 +262,21 @@ def _share(deadline: float, *, is_last: bool) -> float:
     return left if is_last else left / 2
 
 
-async def _in_time(server: _Server, read: Callable[[Pool], Awaitable[T]], seconds: float) -> T:
+async def _in_time(
+    pool: Pool, allowed: Call, read: Callable[[Pool], Awaitable[T]], seconds: float
+) -> T:
     """A read that its server's breaker has let through, within a time; raises Unavailable."""
-    breaker = server.breaker
     try:
         async with asyncio.timeout(seconds):
-            found = await read(server.pool)
+            found = await read(pool)
     except (Unavailable, TimeoutError) as error:
-        # Not again for each of the reads that began before it opened: the wait would double.
-        if breaker.state != "open":
-            breaker.failed(time.monotonic(), jitter=random.random())
+        allowed.failed(time.monotonic(), jitter=random.random())
         if isinstance(error, Unavailable):
             raise
-        detail = f"no answer within {seconds:.3g} s"
-        raise Unavailable(server.pool.dependency, detail) from error
+        raise Unavailable(pool.dependency, f"no answer within {seconds:.3g} s") from error
     except BaseException:
         # It says nothing about the server.
-        breaker.abandoned(time.monotonic())
+        allowed.abandoned(time.monotonic())
         raise
-    breaker.succeeded()
+    allowed.succeeded()
     return found

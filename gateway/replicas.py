@@ -56,21 +56,22 @@ class Replica:
 
     async def look(self, track: PrimaryTrack) -> None:
         """Look at it, if its breaker lets us."""
-        if not self.looks.allows(time.monotonic()):
+        allowed = self.looks.begin(time.monotonic())
+        if allowed is None:
             return
         try:
             look = await self.gauge.look()
         except Unavailable as error:
             if self.looks.state == "closed":
                 logger.warning("the replica %s is away: %s", self.name, error)
-            self.looks.failed(time.monotonic(), jitter=random.random())
+            allowed.failed(time.monotonic(), jitter=random.random())
             return
         except BaseException:
-            self.looks.abandoned(time.monotonic())
+            allowed.abandoned(time.monotonic())
             raise
         if self.looks.state != "closed":
             logger.info("the replica %s is back", self.name)
-        self.looks.succeeded()
+        allowed.succeeded()
         self.lag = track.lag(look, time.monotonic())
         self.stale_reads = 0
 

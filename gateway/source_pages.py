@@ -27,7 +27,7 @@ from livefeed.feed_source import (
 )
 from livefeed.feed_view import LIMIT_DEFAULT, FeedItem, check_names, parse_limit
 from livefeed.filters import Types, parse_types
-from livefeed.limits import SOURCE_SECONDS_MAX
+from livefeed.limits import SOURCE_LATE_MAX, SOURCE_SECONDS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class SourcePages:
         self._source: Final = source
         self._sessions: Final = sessions
         self.breaker: Final = Breaker()
+        self._late: Final[set[asyncio.Future[SourcePage]]] = set()
+        """Calls that were given up and have not ended."""
 
     def parse(self, parameters: Mapping[str, str]) -> SourceQuery:
         """Read the parameters; raises Refused."""
@@ -96,27 +98,54 @@ class SourcePages:
         return answer(heads, user_id, feed, items=items, unread=page.unread, after=page.next)
 
     async def _ask(self, request: SourceRequest) -> tuple[SourcePage, list[bytes]]:
-        if not self.breaker.allows(time.monotonic()):
+        if len(self._late) >= SOURCE_LATE_MAX:
+            raise Unavailable("feed source", "calls of it that were given up have not ended yet")
+        allowed = self.breaker.begin(time.monotonic())
+        if allowed is None:
             raise Unavailable("feed source", "it failed, and is left alone for a moment")
         try:
-            async with asyncio.timeout(SOURCE_SECONDS_MAX):
-                page = await self._source(request)
+            page = await self._in_time(request)
             items = checked(page, request.limit)
         except AfterRefused:
             # The client's fault: it must not keep the source from the others.
-            self.breaker.succeeded()
+            allowed.succeeded()
             raise
         except Exception as error:
-            self.breaker.failed(time.monotonic(), jitter=random.random())
+            allowed.failed(time.monotonic(), jitter=random.random())
             if isinstance(error, Unavailable):
                 raise
             detail = f"{type(error).__name__}: {error}".rstrip(": ")
             raise Unavailable("feed source", detail[:300]) from error
         except BaseException:
-            self.breaker.abandoned(time.monotonic())
+            allowed.abandoned(time.monotonic())
             raise
-        self.breaker.succeeded()
+        allowed.succeeded()
         return page, items
+
+    async def _in_time(self, request: SourceRequest) -> SourcePage:
+        """What the source answers; raises TimeoutError when that is not here in time.
+
+        It is told to end then and not waited for: to give a connection to a server that hangs back
+        takes seconds, and a source may pass over that it is told.
+        """
+        call = asyncio.ensure_future(self._source(request))
+        try:
+            done, _ = await asyncio.wait({call}, timeout=SOURCE_SECONDS_MAX)
+        finally:
+            if not call.done():
+                call.cancel()
+                self._late.add(call)
+                call.add_done_callback(self._ended)
+        if not done:
+            raise TimeoutError(f"no answer within {SOURCE_SECONDS_MAX:g} s")
+        if call.cancelled():
+            raise Unavailable("feed source", "something in it was cancelled")
+        return call.result()
+
+    def _ended(self, call: asyncio.Future[SourcePage]) -> None:
+        self._late.discard(call)
+        if not call.cancelled():
+            call.exception()  # Nobody else looks at it.
 
 
 def _item(channel: str, place: int, content: bytes) -> FeedItem:

@@ -1,7 +1,9 @@
 """The circuit breaker: whether to call a dependency that has been failing.
 
 Pure: the clock and the jitter are arguments. Closed: calls go through. Open: none until a time that
-grows with each failed probe. Half open: exactly one probe. A cancelled call counts as nothing.
+grows with each failed probe. Half open: exactly one probe. A cancelled call counts as nothing, and
+neither does one that ends when the breaker has changed since it began: whatever was under way when
+it opened is no probe.
 """
 
 from __future__ import annotations
@@ -21,28 +23,76 @@ class BreakerPolicy:
     open_seconds_min: float = 0.25
     open_seconds_max: float = 2.0
     """The wait doubles from the one to the other with each failed probe."""
+    probe_seconds_max: float = 30.0
+    """A probe that has not ended by then is given up, and another one goes."""
+
+
+class Call:
+    """A call that a breaker let through; what came of it is said once.
+
+    For whoever makes several at a time.
+
+    Args:
+        breaker: Which one.
+    """
+
+    __slots__ = ("_breaker", "_turn")
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+        self._turn = breaker.turn
+
+    def succeeded(self) -> None:
+        """It came back."""
+        if self._counts:
+            self._breaker.succeeded()
+
+    def failed(self, now: float, *, jitter: float) -> None:
+        """It failed or timed out; the arguments are those of the breaker's."""
+        if self._counts:
+            self._breaker.failed(now, jitter=jitter)
+
+    def abandoned(self, now: float) -> None:
+        """It was cancelled."""
+        if self._counts:
+            self._breaker.abandoned(now)
+
+    @property
+    def _counts(self) -> bool:
+        return self._breaker.turn == self._turn
 
 
 class Breaker:
     """One dependency's breaker; times are seconds of one monotonic clock."""
 
-    __slots__ = ("_failures", "_policy", "_probes", "_retry_at", "state")
+    __slots__ = ("_failures", "_policy", "_probe_ends_at", "_probes", "_retry_at", "state", "turn")
 
     def __init__(self, policy: BreakerPolicy | None = None) -> None:
         self._policy = policy or BreakerPolicy()
         self.state: BreakerState = "closed"
+        self.turn = 0
+        """How often it has changed."""
         self._failures = 0
         self._probes = 0
         self._retry_at = 0.0
+        self._probe_ends_at = 0.0
+
+    def begin(self, now: float) -> Call | None:
+        """A call, or None while there may be none."""
+        return Call(self) if self.allows(now) else None
 
     def allows(self, now: float) -> bool:
-        """Whether to call; in half open the first to ask is the probe."""
+        """Whether to call; in half open the first to ask is the probe.
+
+        For whoever makes one call at a time, and says to the breaker what came of it.
+        """
         if self.state == "closed":
             return True
-        if self.state == "open" and now >= self._retry_at:
-            self.state = "half_open"
-            return True
-        return False
+        if now < (self._retry_at if self.state == "open" else self._probe_ends_at):
+            return False
+        self._change("half_open")
+        self._probe_ends_at = now + self._policy.probe_seconds_max
+        return True
 
     def retry_at(self) -> float:
         """When an open breaker lets a probe through."""
@@ -50,7 +100,8 @@ class Breaker:
 
     def succeeded(self) -> None:
         """A call came back: closed, all is forgotten."""
-        self.state = "closed"
+        if self.state != "closed":
+            self._change("closed")
         self._failures = self._probes = 0
 
     def failed(self, now: float, *, jitter: float) -> None:
@@ -67,10 +118,14 @@ class Breaker:
         wait = min(doubled, self._policy.open_seconds_max) * (1.0 + jitter / 2)
         self._probes += 1
         self._retry_at = now + wait
-        self.state = "open"
+        self._change("open")
 
     def abandoned(self, now: float) -> None:
         """A call was cancelled: says nothing about the dependency; another probe may go."""
         if self.state == "half_open":
-            self.state = "open"
             self._retry_at = now
+            self._change("open")
+
+    def _change(self, state: BreakerState) -> None:
+        self.state = state
+        self.turn += 1

@@ -77,6 +77,17 @@ def age_seconds(entry: Entry, now: float) -> float:
     return max(0.0, now - entry.made_at / MICROSECONDS)
 
 
+def is_young(entry: Entry, made_at: int, now: float) -> bool:
+    """Whether it was made at a time or later, as far as the clock that says so can be believed.
+
+    Args:
+        entry: What was found.
+        made_at: Microseconds since 1970; -1 where nobody minds.
+        now: Seconds since 1970.
+    """
+    return made_at < 0 or (made_at <= entry.made_at and not _is_ahead(entry, now))
+
+
 def brought_near(
     entry: Entry, found: Verdict, *, there: Lifetime, here: Lifetime, now: float
 ) -> Entry:
@@ -124,9 +135,9 @@ def verdict(
         chance: Above 0 and at most 1, another one for each question.
         beta: How early.
     """
+    if _is_ahead(entry, now):
+        return "stale"  # Believed, it would be fresh for as long as a clock is wrong.
     age = now - entry.made_at / MICROSECONDS
-    if age < -CACHE_CLOCK_SECONDS_MAX:
-        return "gone"  # Believed, it would be fresh for as long as that clock is wrong.
     left = entry.held_seconds + lifetime.fresh_seconds - age
     if left <= -lifetime.stale_seconds:
         return "gone"
@@ -141,6 +152,10 @@ def spread(lifetime: Lifetime, key: str) -> Lifetime:
     place = zlib.crc32(key.encode()) / _FOUR_BYTES_MAX  # 0..1
     factor = 1.0 + CACHE_LIFETIME_SPREAD_SHARE * (2.0 * place - 1.0)
     return Lifetime(lifetime.fresh_seconds * factor, lifetime.stale_seconds * factor)
+
+
+def _is_ahead(entry: Entry, now: float) -> bool:
+    return entry.made_at / MICROSECONDS - now > CACHE_CLOCK_SECONDS_MAX
 
 
 def _check(made_at: int, load: int, held: int, length: int) -> int:

@@ -369,6 +369,8 @@ DELIVERIES_MAX: Final = 100
 deliveries too, one for each worker's life, so this is hours of it."""
 SOURCE_SECONDS_MAX: Final = 0.4
 """How long a feed source may take for a page; then it has failed."""
+SOURCE_LATE_MAX: Final = 16
+"""Calls of it that were given up and have not ended; with as many it is not called."""
 
 # Memory.
 MEMORY_LOOK_SECONDS: Final = 1.0

@@ -502,6 +502,48 @@ async def test_a_connection_outlives_a_restart(own: Connection, own_servers: Own
     assert own.send("anything", b"") is True
 
 
+async def test_who_comes_and_goes_while_nobody_answers_leaves_nothing(
+    own: Connection, own_servers: OwnServers
+) -> None:
+    """While there is no server, and while one accepts and says nothing; who is there afterwards is
+    told of."""
+    lost, _ = events(own)
+    await own_servers.nats.stop()
+    await until(lost.is_set, what="the loss is told")
+    heard: list[bytes] = []
+
+    def come_and_go() -> None:
+        for number in range(1_000):
+            own.unsubscribe_now(own.subscribe_direct(f"user.{number}", lambda *_: None))
+
+    come_and_go()
+    assert len(own._pending) < 10
+    connects, open_now = asyncio.Semaphore(0), set()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connects.release()
+        open_now.add(writer)
+        await reader.read()
+        open_now.discard(writer)
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", own_servers.nats.port):
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                await connects.acquire()
+            await until(lambda: own.is_connecting, what="it waits for the server's first word")
+            come_and_go()
+        assert len(open_now) == 1, "the sockets of the attempts before are closed"
+        own.subscribe_direct("heard", lambda *message: heard.append(message[3]))
+        await until(lambda: not open_now, what="the last attempt is given up")
+    await until(lambda: len(own._pending) < 10, what="the failed attempts left nothing")
+    await own_servers.nats.start()
+    await until(lambda: own.is_connected, what="it is connected again")
+    own.send("heard", b"word")
+    await until(lambda: heard == [b"word"], what="the subscription is there, once")
+    assert len(own._subs) == len(own._direct)
+
+
 async def test_what_is_forbidden_ends_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

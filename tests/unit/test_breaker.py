@@ -4,9 +4,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from livefeed.breaker import Breaker, BreakerPolicy
+from livefeed.breaker import Breaker, BreakerPolicy, Call
 
-POLICY = BreakerPolicy(failures_to_open=3, open_seconds_min=1.0, open_seconds_max=4.0)
+POLICY = BreakerPolicy(
+    failures_to_open=3, open_seconds_min=1.0, open_seconds_max=4.0, probe_seconds_max=1_000.0
+)
 
 
 def opened() -> Breaker:
@@ -59,35 +61,98 @@ def test_a_cancelled_probe_lets_another_go() -> None:
     assert breaker.allows(1.0)
 
 
+def test_what_was_under_way_when_it_opened_is_no_probe() -> None:
+    """Its end, whatever it is, lets no second probe go and takes the first one's word from it."""
+    for end in ("fails", "is cancelled", "succeeds"):
+        breaker = Breaker(POLICY)
+        early = breaker.begin(0.0)
+        assert early is not None
+        for _ in range(3):
+            breaker.failed(0.0, jitter=0.0)
+        probe = breaker.begin(1.0)
+        assert probe is not None
+        if end == "fails":
+            early.failed(1.1, jitter=0.0)
+        elif end == "is cancelled":
+            early.abandoned(1.1)
+        else:
+            early.succeeded()
+        assert breaker.state == "half_open"
+        assert breaker.begin(2.0) is None, end
+        probe.succeeded()
+        assert breaker.state == "closed"
+
+
+def test_calls_that_fail_after_it_opened_do_not_make_the_wait_longer() -> None:
+    """A hundred that began together are one failure too many, not ninety-seven probes."""
+    breaker = Breaker(POLICY)
+    calls = [breaker.begin(0.0) for _ in range(100)]
+    for call in calls:
+        assert call is not None
+        call.failed(0.0, jitter=0.0)
+    assert breaker.retry_at() == POLICY.open_seconds_min
+
+
+def test_a_probe_that_never_ends_is_given_up() -> None:
+    """Another one goes; when the first one ends after all, nobody listens."""
+    breaker = opened()
+    lost = breaker.begin(1.0)
+    assert lost is not None
+    assert breaker.begin(1.0 + POLICY.probe_seconds_max - 0.1) is None
+    probe = breaker.begin(1.0 + POLICY.probe_seconds_max)
+    assert probe is not None
+    lost.failed(50.0, jitter=0.0)
+    assert breaker.state == "half_open"
+    assert breaker.begin(50.0) is None
+    probe.succeeded()
+    assert breaker.state == "closed"
+
+
 class Machine(RuleBasedStateMachine):
-    """Any sequence of calls, with at most one probe at a time."""
+    """Any number of calls that overlap in any way, with at most one probe at a time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.breaker = Breaker(POLICY)
         self.now = 0.0
-        self.probing = False
+        self.calls: list[Call] = []
+        self.probe: Call | None = None
 
     @rule(seconds=st.floats(0, 5))
     def time_passes(self, seconds: float) -> None:
         """The clock goes on."""
         self.now += seconds
 
-    @rule(outcome=st.sampled_from(["success", "failure", "cancel", "pending"]))
-    def call(self, outcome: str) -> None:
+    @rule()
+    def begin(self) -> None:
         """Somebody asks, and if allowed calls."""
         was_closed = self.breaker.state == "closed"
-        if not self.breaker.allows(self.now):
+        call = self.breaker.begin(self.now)
+        if call is None:
+            assert not was_closed
             return
-        assert was_closed or not self.probing
-        self.probing = not was_closed
+        self.calls.append(call)
+        if not was_closed:
+            assert self.probe is None, "two probes at a time"
+            self.probe = call
+
+    @rule(number=st.integers(0, 9), outcome=st.sampled_from(["success", "failure", "cancel"]))
+    def end(self, number: int, outcome: str) -> None:
+        """One of those that are under way comes to its end."""
+        if not self.calls:
+            return
+        call, before = self.calls.pop(number % len(self.calls)), self.breaker.state
         if outcome == "success":
-            self.breaker.succeeded()
+            call.succeeded()
         elif outcome == "failure":
-            self.breaker.failed(self.now, jitter=0.5)
-        elif outcome == "cancel":
-            self.breaker.abandoned(self.now)
-        self.probing = self.breaker.state == "half_open"
+            call.failed(self.now, jitter=0.5)
+        else:
+            call.abandoned(self.now)
+        if call is self.probe:
+            self.probe = None
+            assert self.breaker.state == ("closed" if outcome == "success" else "open")
+        elif before != "closed":
+            assert self.breaker.state == before
 
     @invariant()
     def an_open_breaker_tries_again_soon(self) -> None:
@@ -95,6 +160,11 @@ class Machine(RuleBasedStateMachine):
         if self.breaker.state == "open":
             assert self.breaker.retry_at() - self.now <= POLICY.open_seconds_max * 1.5
 
+    @invariant()
+    def half_open_is_somebodys_probe(self) -> None:
+        """Nothing waits for a probe that nobody makes."""
+        assert (self.breaker.state == "half_open") == (self.probe is not None)
+
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=50, stateful_step_count=30)
+TestMachine.settings = settings(max_examples=100, stateful_step_count=40)

@@ -14,6 +14,7 @@ from livefeed.cache import (
     brought_near,
     decode,
     encode,
+    is_young,
     lives_as_long,
     spread,
     verdict,
@@ -144,10 +145,17 @@ def test_what_is_there_is_put_there_again_only_for_a_longer_life() -> None:
 
 
 def test_a_clock_that_is_ahead_is_believed_for_seconds_only() -> None:
-    """Made a little later than now it is new; much later, it is nothing."""
+    """Made a little later than now it is new; much later, nobody knows how old it is: it is made
+    again, and served meanwhile."""
     assert at(-CACHE_CLOCK_SECONDS_MAX) == "fresh"
-    assert at(-CACHE_CLOCK_SECONDS_MAX - 0.1) == "gone"
+    assert at(-CACHE_CLOCK_SECONDS_MAX - 0.1) == "stale"
+    assert at(-1e9) == "stale"
     assert age_seconds(entry(), MADE_AT - 1.0) == 0.0
+    made_at = entry().made_at
+    assert is_young(entry(), made_at, MADE_AT - CACHE_CLOCK_SECONDS_MAX)
+    assert not is_young(entry(), made_at, MADE_AT - CACHE_CLOCK_SECONDS_MAX - 0.1)
+    assert not is_young(entry(), made_at + 1, MADE_AT)
+    assert is_young(entry(), -1, MADE_AT - 1e9)
 
 
 @given(key=st.text())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import itertools
 import time
 import traceback
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -214,6 +217,53 @@ async def test_who_wants_it_young_gets_the_old_one_when_that_fails(room: Room) -
         await room.get("another", age_max=5)
 
 
+async def test_a_page_that_only_others_have_is_better_than_none(room: Room) -> None:
+    """Who wants it young, where it is not in the memory: too old and marked when it cannot be
+    made, or takes longer than they wait."""
+    room.put(age=20.0)
+    room.load.error = Unavailable("log", "a test")
+    found = await room.get(age_max=5)
+    assert (found.value, found.stale) == (b"far", True)
+    room.now += 2.0
+    room.load.error = None
+    room.load.go.clear()
+    found = await room.get(age_max=5, wait=0.02)
+    assert (found.value, found.stale, round(found.age_seconds)) == (b"far", True, 22)
+
+
+async def test_who_joins_a_refresh_gets_it_as_young_as_wanted(room: Room) -> None:
+    """What the refresh would have been content with is too old for them: it is made."""
+    await room.get()
+    await room.settled()
+    room.now += 100.0
+    room.put(age=50.0)
+    room.shared.go_get.clear()
+    assert (await room.get()).stale, "and it is being made again"
+    asker = asyncio.create_task(room.get(age_max=5))
+    await asyncio.sleep(0)
+    room.shared.go_get.set()
+    found = await asker
+    assert (found.value, found.stale) == (b"value 2", False)
+    assert (room.load.calls, room.shared.gets) == (2, 2)
+
+
+async def test_many_who_want_it_as_it_is_now_cost_one_load(room: Room) -> None:
+    """It begins when all of them have come; who comes while it runs gets the next one."""
+    await room.get()
+    await room.settled()
+    microseconds = itertools.count(1)
+    room.levels._wall = lambda: room.now + next(microseconds) / MICROSECONDS
+    room.load.go.clear()
+    askers = [asyncio.create_task(room.get(age_max=0.0)) for _ in range(1_000)]
+    await until(lambda: room.load.running, what="it is made")
+    later = [asyncio.create_task(room.get(age_max=0.0)) for _ in range(1_000)]
+    await until(lambda: room.load.running == 2, what="it is made once more")
+    room.load.go.set()
+    assert {(await asker).value for asker in askers} <= {b"value 2", b"value 3"}
+    assert len({(await asker).value for asker in later}) == 1
+    assert room.load.calls == 3
+
+
 # One load for all.
 
 
@@ -326,6 +376,38 @@ async def test_what_others_put_there_is_a_miss(room: Room) -> None:
     room.shared.values[KEY] = b"what is this"
     assert (await room.get()).level == "loaded"
     assert room.count("shared") == {"miss": 1}
+
+
+async def test_a_level_that_has_it_is_asked_although_it_could_not_be_made(room: Room) -> None:
+    """Where the memory does not keep it, or had to give it up a moment ago."""
+    room.put(age=500.0)
+    room.load.error = RuntimeError("away")
+    for _ in range(5):
+        found = await room.get()
+        assert (found.value, found.stale) == (b"far", True)
+        await room.settled()
+        room.memory.shrink(0.0)
+        room.now += 0.1
+    assert room.load.calls == 1
+
+
+async def test_a_clock_that_is_set_back_makes_no_page_an_error(room: Room) -> None:
+    """Nobody knows how old they are: they are served as stale, and made again where they can be."""
+    await room.get()
+    await room.settled()
+    room.now -= 7_200.0
+    room.load.error = RuntimeError("away")
+    found = await room.get()
+    assert (found.value, found.stale) == (b"value 1", True)
+    await room.settled()
+    found = await room.get(age_max=5)
+    assert (found.value, found.stale) == (b"value 1", True)
+    room.now += 1.0
+    room.load.error = None
+    assert (await room.get(age_max=5)).value == b"value 3"
+    await room.settled()
+    found = await room.get()
+    assert (found.value, found.stale, found.level) == (b"value 3", False, "memory")
 
 
 # Stale, and early.
@@ -487,6 +569,46 @@ async def test_an_error_does_not_grow_with_those_who_get_it(room: Room) -> None:
     assert len(traceback.extract_tb(raised.value.__traceback__)) < 10
 
 
+async def test_an_error_that_is_kept_holds_nothing_else(room: Room) -> None:
+    """Its cause has the frames of a driver, with all that is in them."""
+
+    class Large:
+        """Something in a frame."""
+
+    seen: list[weakref.ref[Large]] = []
+
+    async def fails() -> bytes:
+        large = Large()
+        seen.append(weakref.ref(large))
+        try:
+            raise OSError("the driver's")
+        except OSError as error:
+            raise Unavailable("log", "away") from error
+
+    with pytest.raises(Unavailable):
+        await room.levels.get(KEY, fails, deadline_seconds=WAIT)
+    await room.settled()
+    assert room.levels._failures.recent(KEY, room.now) is not None
+    gc.collect()
+    assert seen[0]() is None
+
+
+async def test_those_who_want_it_now_ask_what_fails_once(room: Room) -> None:
+    """Each of them may come after the load of before began: all of them together are one more."""
+    room.load.go.clear()
+    room.load.error = LookupError("no such feed")
+    askers = []
+    for _ in range(50):
+        askers.append(asyncio.create_task(room.get(age_max=0.0)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        room.now += 0.001
+    room.load.go.set()
+    outcomes = await asyncio.gather(*askers, return_exceptions=True)
+    assert {type(one) for one in outcomes} == {LookupError}
+    assert room.load.calls <= 4, "as many as had a turn before the first one failed"
+
+
 async def test_failures_are_bounded(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are remembered."""
     monkeypatch.setattr(flight, "CACHE_FAILURES_MAX", 10)
@@ -583,6 +705,24 @@ async def test_flights_are_bounded(room: Room, monkeypatch: pytest.MonkeyPatch) 
     assert not room.levels._flights
 
 
+async def test_flights_of_one_key_are_bounded_too(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants it younger than a load that hangs has one more begun; not without an end."""
+    monkeypatch.setattr(levels, "CACHE_FLIGHTS_MAX", 3)
+    room.load.go.clear()
+    callers = []
+    for _ in range(10):
+        callers.append(asyncio.create_task(room.get(age_max=1.0)))
+        await asyncio.sleep(0.01)
+        room.now += 2.0
+    assert room.load.running == 3
+    refused = [caller for caller in callers if caller.done()]
+    assert [type(caller.exception()) for caller in refused] == [Overloaded] * 7
+    room.load.go.set()
+    await asyncio.gather(*callers, return_exceptions=True)
+
+
 async def test_a_flood_of_keys_leaves_nothing_behind(room: Room) -> None:
     """Each asked for once, some of them failing: what is kept of them has its bounds."""
     room.memory._bytes_max = 1 * MIB
@@ -617,6 +757,22 @@ async def test_a_refresh_leaves_the_turns_to_those_who_wait(room: Room) -> None:
     await room.get()
     await room.settled()
     assert not (await room.get()).stale
+
+
+async def test_what_others_have_stale_does_not_queue_for_a_turn(room: Room) -> None:
+    """Who asked for it has it: those who come after the loads that hang are not behind them."""
+    room.load.go.clear()
+    holders = [asyncio.create_task(room.get(str(number))) for number in range(4)]
+    await until(lambda: room.load.running == 4, what="all turns are taken")
+    for number in range(100):
+        made_at = round((room.now - 500.0) * MICROSECONDS)
+        room.shared.values[f"stale {number}"] = encode(Entry(b"far", made_at, 0.0))
+        assert (await room.get(f"stale {number}")).value == b"far"
+    await until(lambda: len(room.levels._tasks) == 4, what="they gave up")
+    room.load.go.set()
+    await asyncio.gather(*holders)
+    await room.settled()
+    assert room.load.calls == 4
 
 
 # A level that fails.
@@ -816,6 +972,28 @@ async def test_closing_ends_what_runs(room: Room) -> None:
     room.now += 400.0
     assert (await room.get("kept")).stale
     assert not room.levels._tasks
+
+
+async def test_closing_does_not_wait_for_what_does_not_end(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load may pass over that it is cancelled."""
+    monkeypatch.setattr(levels, "CLOSE_SECONDS_MAX", 0.05)
+    end = asyncio.Event()
+
+    async def stubborn() -> bytes:
+        while not end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await end.wait()
+        return b"late"
+
+    waiting = asyncio.create_task(room.levels.get(KEY, stubborn, deadline_seconds=0.2))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(1.0):
+        await room.levels.close()
+    with pytest.raises(Unavailable):
+        await waiting
+    end.set()
 
 
 async def test_a_hit_is_cheap(room: Room) -> None:

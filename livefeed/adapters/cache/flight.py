@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from livefeed.errors import Unavailable
@@ -30,19 +30,20 @@ class Found:
 class Flight:
     """A task that looks a key up and may make its value, and those who wait for it.
 
-    The first usable value is given to all who wait, if stale; what comes later replaces it.
+    The first value that is young enough is given to all who wait, if stale; what comes later
+    replaces it. One that is too old is given when there will be no other.
 
     Args:
-        began_at: Now, in microseconds since 1970.
-        made_at: What is older is not wanted.
+        made_at: Nothing older is wanted, in microseconds since 1970; -1 where nobody minds.
     """
 
-    __slots__ = ("_answer", "began_at", "made_at", "stage", "task", "waiting")
+    __slots__ = ("_answer", "_loads_from", "_older", "made_at", "stage", "task", "waiting")
 
-    def __init__(self, began_at: int = 0, made_at: int = -1) -> None:
+    def __init__(self, made_at: int = -1) -> None:
         self._answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._answer.add_done_callback(_seen)
-        self.began_at = began_at
+        self._loads_from = -1
+        self._older: Found | None = None
         self.made_at = made_at
         """Nothing older is wanted; -1 where nobody minds."""
         self.task: asyncio.Task[None] | None = None
@@ -55,23 +56,48 @@ class Flight:
         """Whether there is something for those who wait."""
         return self._answer.done()
 
-    def suits(self, made_at: int) -> bool:
-        """Whether what it will have is young enough for somebody who comes now."""
-        return made_at < 0 or (self.made_at >= 0 and self.began_at >= made_at)
+    def takes(self, made_at: int) -> bool:
+        """Whether somebody who comes now, and wants nothing older, can wait for it too.
 
-    def offer(self, found: Found) -> None:
+        What it has not found yet will be as young as that.
+        """
+        if made_at <= self.made_at:
+            return True
+        if self.answered:
+            return False
+        if self.stage == "loading":
+            return self._loads_from >= made_at
+        self.made_at = made_at
+        return True
+
+    def loads(self, now: int) -> None:
+        """The value is being made, from what there is now, in microseconds since 1970."""
+        self.stage = "loading"
+        self._loads_from = now
+
+    def offer(self, found: Found, made_at: int) -> None:
         """Give a value to those who wait and who come, in the place of an earlier one."""
         if self._answer.done():
             self._answer = asyncio.get_running_loop().create_future()
         self._answer.set_result(found)
+        self.made_at = made_at
+
+    def remember(self, older: Found) -> None:
+        """This is too old, and better than nothing."""
+        if self._older is None or older.age_seconds < self._older.age_seconds:
+            self._older = replace(older, stale=True)
 
     def fail(self, error: Exception) -> None:
-        """Give the error to those who have nothing."""
-        if not self._answer.done():
+        """Give the error to those who have nothing, unless there is something too old."""
+        if self._answer.done():
+            return
+        if self._older is not None:
+            self._answer.set_result(self._older)
+        else:
             self._answer.set_exception(error)
 
     async def wait(self, seconds: float) -> Found | None:
-        """The value, or None when it did not come in time; raises what the look-up raised.
+        """The value, or None when none came in time; raises what the look-up raised.
 
         Who is cancelled meanwhile takes nothing from the others.
         """
@@ -81,7 +107,7 @@ class Flight:
         finally:
             self.waiting -= 1
         if not self._answer.done():
-            return None
+            return self._older
         error = self._answer.exception()
         if error is not None:
             raise afresh(error)
@@ -117,8 +143,9 @@ class Failures:
 
 
 def afresh(error: Failure) -> Failure:
-    """An error to keep, or to raise once more, without its trace: that holds every frame on its
-    way, and grows with all who are given it."""
+    """An error to keep, or to raise once more, without its trace and its causes: they hold every
+    frame on their way, and the trace grows with all who are given it."""
+    error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 
 

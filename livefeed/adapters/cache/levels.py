@@ -27,6 +27,7 @@ from livefeed.cache import (
     brought_near,
     decode,
     encode,
+    is_young,
     lives_as_long,
     spread,
     verdict,
@@ -45,6 +46,8 @@ Outcome = Literal["hit", "stale", "miss", "error"]
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("hit", "stale", "miss", "error")
 LOADS: Final = ("started", "joined", "failed")
+CLOSE_SECONDS_MAX: Final = 2.0
+"""How long what runs may take to end when it is cancelled."""
 
 
 class Level(NamedTuple):
@@ -131,37 +134,41 @@ class Levels:
         ends_at = loop.time() + deadline_seconds
         look = await self._look(self._levels[0], key, min(CACHE_CALL_SECONDS_MAX, deadline_seconds))
         made_at = -1 if age_max is None else round((self._wall() - age_max) * MICROSECONDS)
-        if look is None or look.entry.made_at < made_at:
+        if look is None:
+            return await self._wait(key, self._join(key, load, made_at), ends_at - loop.time())
+        if not is_young(look.entry, made_at, self._wall()):
             try:
-                return await self._wait(key, self._join(key, load, made_at), ends_at - loop.time())
-            except Exception:
-                if look is None:
-                    raise
-                return replace(look.found, stale=True)
+                flight = self._join(key, load, made_at)
+                found = await self._wait(key, flight, ends_at - loop.time())
+            except Exception:  # noqa: BLE001 - it cannot be made now, whatever it is
+                found = look.found
+            younger = min(found, look.found, key=lambda one: one.age_seconds)
+            return replace(younger, stale=True) if younger is look.found else younger
         if look.verdict != "fresh":
             self._refresh(key, load, look.entry)
         return look.found
 
     async def close(self) -> None:
-        """Cancel what runs; whoever waits gets Unavailable. The caches stay open."""
+        """Cancel what runs; whoever waits gets Unavailable. The caches stay open.
+
+        A load that does not end when it is told to is not waited for.
+        """
         self._closed = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS_MAX)
 
     # Callers and their flights.
 
     def _join(self, key: str, load: Load, made_at: int) -> Flight:
         flight = self._flights.get(key)
-        if flight is not None and flight.suits(made_at):
+        if flight is not None and flight.takes(made_at):
             self.counts["load", "joined"] += 1
             return flight
-        error = self._failures.recent(key, self._clock())
-        if error is not None:
-            raise afresh(error)
         if self._closed:
             raise Unavailable("cache", "it is closed")
-        if len(self._flights) >= CACHE_FLIGHTS_MAX:
+        if len(self._tasks) >= CACHE_FLIGHTS_MAX:
             raise Overloaded("busy", ERRORS["busy"])
         return self._start(key, load, made_at=made_at)
 
@@ -171,14 +178,13 @@ class Levels:
         if (
             key not in self._flights
             and self._failures.recent(key, self._clock()) is None
-            and len(self._flights) < CACHE_FLIGHTS_MAX
+            and len(self._tasks) < CACHE_FLIGHTS_MAX
             and not self._closed
         ):
             self._start(key, load, made_at=entry.made_at, nearest=entry)
 
     def _start(self, key: str, load: Load, *, made_at: int, nearest: Entry | None = None) -> Flight:
-        began_at = round(self._wall() * MICROSECONDS)
-        flight = self._flights[key] = Flight(began_at, made_at)
+        flight = self._flights[key] = Flight(made_at)
         flying = self._fly(key, load, flight, nearest)
         task = asyncio.create_task(flying, name="cache-flight")
         flight.task = task
@@ -218,19 +224,19 @@ class Levels:
             self._land(key, flight)
 
     async def _find(self, key: str, flight: Flight, nearest: Entry | None) -> bool:
-        """Ask the farther levels; whether one has it fresh. What is older than the flight wants is
-        passed over: the nearest has that."""
-        made_at = flight.made_at
+        """Ask the farther levels; whether one has it fresh."""
         there = {} if nearest is None else {0: nearest}
         for number, level in enumerate(self._levels):
-            if number == 0 and made_at >= 0:
-                continue
+            if number == 0 and flight.made_at >= 0:
+                continue  # What it has is too old.
             # The nearest was asked: but another flight may have ended between that and this one.
             look = await self._look(level, key, counted=number > 0)
-            if look is None or look.entry.made_at < made_at:
+            if look is None:
                 continue
-            made_at = look.entry.made_at
-            flight.offer(look.found)
+            if not is_young(look.entry, flight.made_at, self._wall()):
+                flight.remember(look.found)
+                continue
+            flight.offer(look.found, look.entry.made_at)
             there[number] = look.entry
             await self._bring_near(key, number, look, there)
             if look.verdict == "fresh":
@@ -250,16 +256,24 @@ class Levels:
                 await self._put([level], key, entry)
 
     async def _make(self, key: str, load: Load, flight: Flight) -> None:
-        if self._turns.locked() and not flight.waiting:
+        self._raise_recent(key)
+        if self._turns.locked() and (flight.answered or not flight.waiting):
             # Those who wait come first; what is stale is asked for again.
             raise Overloaded("busy", ERRORS["busy"])
         flight.stage = "queued"
         async with self._turns:
-            flight.stage = "loading"
+            # Another flight, for those who wanted it younger, may have failed meanwhile.
+            self._raise_recent(key)
+            flight.loads(round(self._wall() * MICROSECONDS))
             entry = await self._load(key, load)
-        flight.offer(Found(entry.value, 0.0, "loaded", stale=False))
+        flight.offer(Found(entry.value, 0.0, "loaded", stale=False), entry.made_at)
         # The callers have it: none of them waits for this.
         await self._put(self._levels, key, entry)
+
+    def _raise_recent(self, key: str) -> None:
+        error = self._failures.recent(key, self._clock())
+        if error is not None:
+            raise afresh(error)
 
     async def _load(self, key: str, load: Load) -> Entry:
         self.counts["load", "started"] += 1
@@ -268,8 +282,8 @@ class Levels:
             value = await made_in_time(load)
         except Exception as error:
             self.counts["load", "failed"] += 1
-            self._failures.note(key, error, self._clock())
             logger.debug("a load failed", exc_info=error)
+            self._failures.note(key, afresh(error), self._clock())
             raise
         return Entry(value, round(made_at * MICROSECONDS), max(0.0, self._clock() - began))
 
@@ -332,17 +346,18 @@ class Levels:
         self, level: Level, call: Callable[[], Awaitable[object]], seconds: float
     ) -> tuple[bool, object]:
         """Whether a cache answered, and what; it is not asked while its breaker is open."""
-        if not level.breaker.allows(self._clock()):
+        allowed = level.breaker.begin(self._clock())
+        if allowed is None:
             return False, None
         try:
             async with asyncio.timeout(seconds):
                 answer = await call()
         except Exception as error:  # noqa: BLE001 - any fault of a cache is a miss
             logger.debug("cache %s: %s", level.name, error)
-            level.breaker.failed(self._clock(), jitter=self._chance())
+            allowed.failed(self._clock(), jitter=self._chance())
             return False, None
         except BaseException:
-            level.breaker.abandoned(self._clock())
+            allowed.abandoned(self._clock())
             raise
-        level.breaker.succeeded()
+        allowed.succeeded()
         return True, answer

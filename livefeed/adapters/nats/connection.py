@@ -79,17 +79,17 @@ class Connection(Client):
         subscription = DirectSubscription(self._sid, subject, handler)
         self._direct[self._sid] = subscription
         self._subs[self._sid] = subscription  # type: ignore[assignment]
-        self._write(b"SUB %s  %d\r\n" % (subject.encode(), self._sid))
+        self._tell(b"SUB %s  %d\r\n" % (subject.encode(), self._sid))
         return subscription
 
     def unsubscribe_now(self, subscription: DirectSubscription) -> None:
         """Stop; messages that are on their way already are dropped."""
-        self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
+        self._tell(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
         self._forget(subscription)
 
     async def drain_direct(self, subscription: DirectSubscription) -> None:
         """Stop, and return when nothing more can come; what was on its way is still handled."""
-        self._write(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
+        self._tell(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
         # Without a connection nothing can come either.
         if self.is_connected:
             # nats-py's ping overtakes what waits for the socket: its answer would come while
@@ -135,6 +135,26 @@ class Connection(Client):
         tail = b"  %d\r\n%s\r\n" % (len(payload), payload)
         self._write(b"".join(b"PUB " + subject.encode() + tail for subject in subjects))
         return True
+
+    def attempt_failed(self) -> None:
+        """An attempt to connect failed: leave nothing of it.
+
+        nats-py leaves the socket of a server that accepted and said nothing open, one more with
+        each attempt. And the next attempt tells every subscription that there is then.
+        """
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+        kept = [one for one in self._pending if not one.startswith((b"SUB ", b"UNSUB "))]
+        self._pending, self._pending_data_size = kept, sum(map(len, kept))
+
+    def _tell(self, command: bytes) -> None:
+        """Have the server know of a subscription that came or went.
+
+        Not while there is none: they are told when there is one again, and what clients that come
+        and go meanwhile would leave here has no bound.
+        """
+        if not self.is_reconnecting:
+            self._write(command)
 
     def _write(self, command: bytes) -> None:
         self._pending.append(command)
@@ -193,6 +213,8 @@ async def connect(
     async def failed(error: Exception) -> None:
         nonlocal last_error
         last_error = str(error) or type(error).__name__
+        if connection.is_connecting or connection.is_reconnecting:
+            connection.attempt_failed()
         logger.debug("nats: %s", last_error)
 
     options: dict[str, Any] = {

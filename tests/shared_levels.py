@@ -1,0 +1,86 @@
+"""The cache that gateways share, as tests of faults see it: how it is reached, and what befalls it.
+
+One more kind of it is one more entry of SHARED_LEVELS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol
+
+from livefeed.adapters.cache.nats_kv import BUCKET
+from livefeed.adapters.embedded import NatsServer
+from livefeed.limits import KIB
+from tests.proxies import NatsProxy, RecordingProxy
+from tests.servers import OwnServers, connected
+
+
+class Server(Protocol):
+    """A process that may be killed and started again."""
+
+    pid: int
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        ...
+
+    async def start(self) -> None:
+        """Start it, and return when it serves."""
+        ...
+
+
+class SharedLevel:
+    """A shared cache.
+
+    Args:
+        server: What keeps it.
+    """
+
+    server: Server
+
+    def proxy(self) -> RecordingProxy:
+        """Something in front of it, for one gateway."""
+        raise NotImplementedError
+
+    def settings(self, proxy: RecordingProxy) -> dict[str, Any]:
+        """Of a gateway that reaches it through a proxy."""
+        raise NotImplementedError
+
+    def full(self) -> AbstractAsyncContextManager[None]:
+        """Have it take nothing new for a while."""
+        raise NotImplementedError
+
+
+class NatsLevel(SharedLevel):
+    """A bucket of the NATS server that carries everything else too."""
+
+    def __init__(self, servers: OwnServers) -> None:
+        self.server: NatsServer = servers.nats
+
+    def proxy(self) -> RecordingProxy:
+        return NatsProxy(self.server.port, BUCKET)
+
+    def settings(self, proxy: RecordingProxy) -> dict[str, Any]:
+        return {"nats_url": f"nats://127.0.0.1:{proxy.port}"}
+
+    @asynccontextmanager
+    async def full(self) -> AsyncIterator[None]:
+        before = await self._bytes_max(4 * KIB)
+        try:
+            yield
+        finally:
+            await self._bytes_max(before)
+
+    async def _bytes_max(self, wanted: int) -> int:
+        """Change what the bucket may hold; returns what it might hold before."""
+        async with connected(self.server.url) as connection:
+            jetstream = connection.jetstream()
+            config = (await jetstream.stream_info(f"KV_{BUCKET}")).config
+            before = config.max_bytes
+            await jetstream.update_stream(config.evolve(max_bytes=wanted))
+            assert before is not None
+            return before
+
+
+SHARED_LEVELS: Final[dict[str, Callable[[OwnServers], SharedLevel]]] = {"nats": NatsLevel}
