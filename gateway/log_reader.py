@@ -15,7 +15,7 @@ from gateway.turn import Place
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.adapters.postgres.snapshot_reads import SnapshotPage, read_snapshot_page
-from livefeed.breaker import Breaker
+from livefeed.breaker import Attempt, Breaker
 from livefeed.errors import Unavailable
 from livefeed.feed_view import PageQuery
 from livefeed.limits import (
@@ -223,21 +223,12 @@ def _share(deadline: float, *, is_last: bool) -> float:
 
 async def _in_time(server: _Server, read: Callable[[Pool], Awaitable[T]], seconds: float) -> T:
     """A read that its server's breaker has let through, within a time; raises Unavailable."""
-    breaker = server.breaker
     try:
-        async with asyncio.timeout(seconds):
-            found = await read(server.pool)
-    except (Unavailable, TimeoutError) as error:
-        # Not again for each of the reads that began before it opened: the wait would double.
-        if breaker.state != "open":
-            breaker.failed(time.monotonic(), jitter=random.random())
-        if isinstance(error, Unavailable):
-            raise
+        with Attempt(
+            server.breaker, time.monotonic, random.random, failures=(Unavailable, TimeoutError)
+        ):
+            async with asyncio.timeout(seconds):
+                return await read(server.pool)
+    except TimeoutError as error:
         detail = f"no answer within {seconds:.3g} s"
         raise Unavailable(server.pool.dependency, detail) from error
-    except BaseException:
-        # It says nothing about the server.
-        breaker.abandoned(time.monotonic())
-        raise
-    breaker.succeeded()
-    return found

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.log_reader import LogReader
 from gateway.snapshots import answer
-from livefeed.breaker import Breaker
+from livefeed.breaker import Attempt, Breaker
 from livefeed.channel import channels_of, client_name
 from livefeed.errors import Refused, Unavailable
 from livefeed.feed_source import (
@@ -86,20 +86,15 @@ class SourcePages:
         if not self.breaker.allows(time.monotonic()):
             raise Unavailable("feed source", "it failed, and is left alone for a moment")
         try:
-            async with asyncio.timeout(SOURCE_SECONDS_MAX):
-                page = await self._source(request)
-            items = checked(page, request.limit)
+            with Attempt(self.breaker, time.monotonic, random.random):
+                async with asyncio.timeout(SOURCE_SECONDS_MAX):
+                    page = await self._source(request)
+                return page, checked(page, request.limit)
+        except Unavailable:
+            raise
         except Exception as error:
-            self.breaker.failed(time.monotonic(), jitter=random.random())
-            if isinstance(error, Unavailable):
-                raise
             detail = f"{type(error).__name__}: {error}".rstrip(": ")
             raise Unavailable("feed source", detail[:300]) from error
-        except BaseException:
-            self.breaker.abandoned(time.monotonic())
-            raise
-        self.breaker.succeeded()
-        return page, items
 
 
 def _item(channel: str, place: int, content: bytes) -> FeedItem:

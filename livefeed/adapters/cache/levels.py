@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 from aiocache.base import BaseCache
 
 from livefeed.adapters.cache.flight import Failures, Flight, Found, afresh
-from livefeed.breaker import Breaker
+from livefeed.breaker import Attempt, Breaker
 from livefeed.cache import (
     MICROSECONDS,
     Entry,
@@ -320,17 +320,12 @@ class Levels:
         if not level.breaker.allows(self._clock()):
             return False, None
         try:
-            async with asyncio.timeout(seconds):
-                answer = await call()
+            with Attempt(level.breaker, self._clock, self._chance):
+                async with asyncio.timeout(seconds):
+                    return True, await call()
         except Exception as error:  # noqa: BLE001 - any fault of a cache is a miss
             logger.debug("cache %s: %s", level.name, error)
-            level.breaker.failed(self._clock(), jitter=self._chance())
             return False, None
-        except BaseException:
-            level.breaker.abandoned(self._clock())
-            raise
-        level.breaker.succeeded()
-        return True, answer
 
 
 async def _in_time(load: Load) -> bytes:
