@@ -5,23 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from livefeed.adapters.cache.levels import Level, Levels
 from livefeed.adapters.cache.memory import BoundedMemoryCache
 from livefeed.adapters.cache.nats_kv import NatsKvCache
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.breaker import Breaker
-from livefeed.limits import (
-    CACHE_MEMORY_FRESH_SECONDS,
-    CACHE_SHARED_FRESH_SECONDS,
-    CACHE_STALE_SECONDS,
-    SNAPSHOTS_AT_ONCE,
-)
+from livefeed.cache import SHARED_FACTOR
+from livefeed.limits import CACHE_STALE_SECONDS, SNAPSHOTS_AT_ONCE
 from livefeed.settings import Settings
-
-SHARED_FACTOR: Final = CACHE_SHARED_FRESH_SECONDS / CACHE_MEMORY_FRESH_SECONDS
-"""How much longer a page is fresh in the shared cache than in a gateway's memory."""
 
 
 class Caches(NamedTuple):

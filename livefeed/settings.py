@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from livefeed.admission import Network
 from livefeed.errors import Misconfigured
 from livefeed.limits import (
+    CACHE_FRESH_SECONDS_MAX,
     CACHE_MEMORY_BYTES_MAX,
     CACHE_MEMORY_FRESH_SECONDS,
     LANE_MESSAGE_BYTES_MAX,
@@ -126,7 +127,7 @@ class Settings(BaseSettings):
     snapshot_fresh_seconds: float = Field(
         CACHE_MEMORY_FRESH_SECONDS,
         ge=0,
-        le=600,
+        le=CACHE_FRESH_SECONDS_MAX,
         description="How long a page of a feed is fresh in a gateway's memory; in the cache that "
         "gateways share five times as long. However old it is, the stream goes on from it. 0 makes "
         "each page anew, and keeps the last one for when that fails.",
