@@ -18,7 +18,7 @@ from gateway.feed_door import TAG_BYTES, pack
 from gateway.memory import MemoryWatch
 from livefeed.adapters.cache.memory import BoundedMemoryCache
 from tests.inner_gateway import inner_gateway
-from tests.servers import OwnServers, Stack, until, update
+from tests.servers import OwnServers, Process, Stack, until, update
 
 FRESH_SECONDS = 60
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "ranked_home.py"
@@ -59,6 +59,13 @@ def reader(stack: Stack, number: int = 0, user: str = "alice") -> Reader:
     return Reader(stack.gateways[number].url, stack.token(user))
 
 
+async def caches_of(gateway: Process) -> dict[str, dict[str, Any]]:
+    """What /healthz says of each level."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{gateway.ops_url}/healthz")
+    return {level["name"]: level for level in answer.json()["caches"]["levels"]}
+
+
 def came_from(answer: httpx.Response) -> str:
     """Where the gateway had it from."""
     assert answer.status_code == 200, answer.text
@@ -83,6 +90,10 @@ async def test_a_page_is_sent_again_and_the_stream_goes_on_from_it(stack: Stack)
         assert 0 <= int(second.headers["Age"]) < 10
         third = await there.get()
         assert came_from(third) == "livefeed; hit; detail=shared"
+        shown = [await caches_of(gateway) for gateway in stack.gateways]
+        assert [levels["memory"]["hit"] for levels in shown] == [1, 0]
+        assert [levels["shared"]["hit"] for levels in shown] == [0, 1]
+        assert {levels["shared"]["kind"] for levels in shown} == {"nats_kv"}
         assert third.json() == first.json()
         kept = await stack.snapshot("alice", limit=50)
         assert [item.id for item in kept.items] == ["first"]
