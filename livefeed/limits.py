@@ -272,6 +272,14 @@ CACHE_GET_SECONDS_MAX: Final = 0.05
 """How long a read of the shared cache may take."""
 CACHE_SET_SECONDS_MAX: Final = 0.2
 """How long a write to it may take; nobody waits for it."""
+REDIS_CONNECTIONS_MAX: Final = 16
+"""Connections of a gateway process to Redis, where pages are shared there; more calls wait, as long
+as each may take."""
+REDIS_CALLS_MAX: Final = 10_000
+"""Calls that wait for one of them; more fail at once."""
+REDIS_SECONDS_MAX: Final = 1.0
+"""How long connecting to Redis, or one answer, may take before the connection is given up; nobody
+waits for as long."""
 CACHE_CALL_SECONDS_MAX: Final = 0.25
 """How long any cache may take for anything; then it has failed."""
 CACHE_LOAD_SECONDS_MAX: Final = 30.0

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
-from livefeed.adapters.cache.bytes_cache import BytesCache, is_there
+from livefeed.adapters.cache.bytes_cache import BytesCache, hashed, is_there
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.jetstream_api import Answer, Fault
 from livefeed.adapters.nats.questions import Questions, Reply
@@ -103,11 +102,6 @@ class NatsKvCache(BytesCache):
             return None
         return reply.payload
 
-    async def _multi_get(
-        self, keys: Iterable[str], encoding: Any = None, _conn: Any = None
-    ) -> list[bytes | None]:
-        return list(await asyncio.gather(*(self._get(key) for key in keys)))
-
     async def _set(
         self,
         key: str,
@@ -145,7 +139,7 @@ class NatsKvCache(BytesCache):
             await asyncio.gather(self._making, return_exceptions=True)
 
     def _subject(self, key: str) -> str:
-        return self._prefix + blake2b(key.encode(), digest_size=20).hexdigest()
+        return self._prefix + hashed(key)
 
     async def _put(
         self, key: str, value: bytes, ttl: float | None, headers: dict[str, str]
