@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from functions.lane_plan import Contexts
-from livefeed.breaker import Breaker
+from livefeed.breaker import Attempt, Breaker
 from livefeed.context import RecipientContext
 from livefeed.errors import LivefeedError, Unavailable, UpdateRefused
 from livefeed.identity import is_id
@@ -119,12 +119,11 @@ class ContextCache:
         if not self._breaker.allows(self._clock()):
             return {}
         try:
-            contexts = await self._read(recipients)
+            with Attempt(self._breaker, self._clock, self._jitter, failures=(Unavailable,)):
+                contexts = await self._read(recipients)
         except Unavailable as error:
-            self._breaker.failed(self._clock(), jitter=self._jitter())
             logger.debug("recipients are taken as unknown: %s", error)
             return {}
-        self._breaker.succeeded()
         read = dict(zip(recipients, contexts, strict=True))
         self._young |= read
         return read

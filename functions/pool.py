@@ -22,7 +22,7 @@ from livefeed.adapters.nats.connection import Connection, DirectSubscription, Ha
 from livefeed.adapters.nats.lag import consumer_lag, last_sequence
 from livefeed.adapters.nats.purge import progress
 from livefeed.adapters.process import Running
-from livefeed.breaker import Breaker
+from livefeed.breaker import Attempt, Breaker
 from livefeed.errors import Unavailable
 from livefeed.limits import PARTITIONS, RETAIN_IDLE_SECONDS, WORKER_SETTLE_SECONDS
 from livefeed.scaling import start_delay_seconds, workers_wanted
@@ -324,13 +324,12 @@ class Pool:
 
     async def _ask_database(self) -> bool:
         try:
-            await self._database_answers()
+            with Attempt(self._breaker, time.monotonic, random.random, failures=(Unavailable,)):
+                await self._database_answers()
         except Unavailable as error:
-            self._breaker.failed(time.monotonic(), jitter=random.random())
             logger.debug("pool: %s", error)
             return False
         else:
-            self._breaker.succeeded()
             return True
         finally:
             self._probe = None

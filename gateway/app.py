@@ -210,6 +210,7 @@ def ops_app(gateway: Gateway) -> Starlette:
             "refused": gateway.admission.refused,
             "load": gateway.load.described(),
             "replicas": gateway.reader.described(),
+            "caches": gateway.snapshots.levels.described(),
         }
         return JSONResponse(body)
 

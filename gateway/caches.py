@@ -5,23 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from livefeed.adapters.cache.bytes_cache import BytesCache
 from livefeed.adapters.cache.levels import Level, Levels
 from livefeed.adapters.cache.memory import BoundedMemoryCache
 from livefeed.adapters.cache.nats_kv import NatsKvCache
+from livefeed.adapters.cache.redis_cache import RedisCache
 from livefeed.adapters.nats.connection import Connection as Nats
+from livefeed.adapters.redis_client import RedisClient
 from livefeed.breaker import Breaker
-from livefeed.limits import (
-    CACHE_MEMORY_FRESH_SECONDS,
-    CACHE_SHARED_FRESH_SECONDS,
-    CACHE_STALE_SECONDS,
-    SNAPSHOTS_AT_ONCE,
-)
+from livefeed.cache import SHARED_FACTOR
+from livefeed.limits import CACHE_STALE_SECONDS, SNAPSHOTS_AT_ONCE
 from livefeed.settings import Settings
-
-SHARED_FACTOR: Final = CACHE_SHARED_FRESH_SECONDS / CACHE_MEMORY_FRESH_SECONDS
-"""How much longer a page is fresh in the shared cache than in a gateway's memory."""
 
 
 class Caches(NamedTuple):
@@ -36,11 +32,11 @@ def page_caches(settings: Settings, nats: Nats, factor: Callable[[], float]) -> 
 
     Args:
         settings: How long pages are fresh, and how much is kept.
-        nats: Has what the gateways share.
+        nats: Has what the gateways share, unless Redis has.
         factor: By how much pages are fresh for longer now.
     """
     memory = BoundedMemoryCache(bytes_max=settings.cache_memory_bytes_max)
-    shared = NatsKvCache(nats, replicas=settings.nats_replicas)
+    shared = _shared(settings, nats)
     fresh = settings.snapshot_fresh_seconds
     levels = Levels(
         [
@@ -54,3 +50,10 @@ def page_caches(settings: Settings, nats: Nats, factor: Callable[[], float]) -> 
         factor=factor,
     )
     return Caches(levels, memory)
+
+
+def _shared(settings: Settings, nats: Nats) -> BytesCache:
+    """What the gateways share: one of the two, so that the other has nothing to do with it."""
+    if settings.redis_url is not None:
+        return RedisCache(RedisClient(settings.redis_url))
+    return NatsKvCache(nats, replicas=settings.nats_replicas)

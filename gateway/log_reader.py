@@ -15,7 +15,7 @@ from gateway.turn import Place
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.adapters.postgres.snapshot_reads import SnapshotPage, read_snapshot_page
-from livefeed.breaker import Breaker, Call
+from livefeed.breaker import Attempt, Breaker, Call
 from livefeed.errors import Unavailable
 from livefeed.feed_view import PageQuery
 from livefeed.limits import (
@@ -267,16 +267,8 @@ async def _in_time(
 ) -> T:
     """A read that its server's breaker has let through, within a time; raises Unavailable."""
     try:
-        async with asyncio.timeout(seconds):
-            found = await read(pool)
-    except (Unavailable, TimeoutError) as error:
-        allowed.failed(time.monotonic(), jitter=random.random())
-        if isinstance(error, Unavailable):
-            raise
+        with Attempt(allowed, time.monotonic, random.random, failures=(Unavailable, TimeoutError)):
+            async with asyncio.timeout(seconds):
+                return await read(pool)
+    except TimeoutError as error:
         raise Unavailable(pool.dependency, f"no answer within {seconds:.3g} s") from error
-    except BaseException:
-        # It says nothing about the server.
-        allowed.abandoned(time.monotonic())
-        raise
-    allowed.succeeded()
-    return found

@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.warn import warn
 from livefeed.adapters.postgres.gauge import Gauge
 from livefeed.adapters.postgres.pool import Pool
-from livefeed.breaker import Breaker, BreakerPolicy
+from livefeed.breaker import Attempt, Breaker, BreakerPolicy
 from livefeed.errors import Unavailable
 from livefeed.limits import REPLICA_LAG_SECONDS_MAX, REPLICA_LOOK_SECONDS
 from livefeed.replica_choice import Candidate, Lag, Order, PrimaryTrack, order
@@ -59,19 +59,16 @@ class Replica:
         allowed = self.looks.begin(time.monotonic())
         if allowed is None:
             return
+        answered = self.looks.state == "closed"
         try:
-            look = await self.gauge.look()
+            with Attempt(allowed, time.monotonic, random.random, failures=(Unavailable,)):
+                look = await self.gauge.look()
         except Unavailable as error:
-            if self.looks.state == "closed":
+            if answered:
                 logger.warning("the replica %s is away: %s", self.name, error)
-            allowed.failed(time.monotonic(), jitter=random.random())
             return
-        except BaseException:
-            allowed.abandoned(time.monotonic())
-            raise
-        if self.looks.state != "closed":
+        if not answered:
             logger.info("the replica %s is back", self.name)
-        allowed.succeeded()
         self.lag = track.lag(look, time.monotonic())
         self.stale_reads = 0
 

@@ -8,8 +8,9 @@ it opened is no probe.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 BreakerState = Literal["closed", "open", "half_open"]
 
@@ -111,6 +112,9 @@ class Breaker:
             now: The clock.
             jitter: 0..1, spreads the probes of many processes over half the wait.
         """
+        if self.state == "open":
+            # Not again for each call that began before it opened: the wait would double each time.
+            return
         self._failures += 1
         if self.state == "closed" and self._failures < self._policy.failures_to_open:
             return
@@ -129,3 +133,51 @@ class Breaker:
     def _change(self, state: BreakerState) -> None:
         self.state = state
         self.turn += 1
+
+
+class Told(Protocol):
+    """What is told how a call went: a breaker, or a call that it let through."""
+
+    def succeeded(self) -> None: ...
+    def failed(self, now: float, *, jitter: float) -> None: ...
+    def abandoned(self, now: float) -> None: ...
+
+
+class Attempt:
+    """A call that its breaker has let through, as a context: what it raises is what came of it.
+
+    Nothing is swallowed. `allows` was asked before: whoever may not call has an answer of its own.
+
+    Args:
+        breaker: Of what is called; or the `Call`, where several are made at a time.
+        clock: Its monotonic seconds.
+        jitter: 0..1, another one each time.
+        failures: Errors that say that the dependency failed. All others, and being cancelled, say
+            nothing about it.
+    """
+
+    __slots__ = ("_breaker", "_clock", "_failures", "_jitter")
+
+    def __init__(
+        self,
+        breaker: Told,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        failures: tuple[type[Exception], ...] = (Exception,),
+    ) -> None:
+        self._breaker = breaker
+        self._clock = clock
+        self._jitter = jitter
+        self._failures = failures
+
+    def __enter__(self) -> None:
+        """Begin to call."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Tell the breaker how it went."""
+        if kind is None:
+            self._breaker.succeeded()
+        elif issubclass(kind, self._failures):
+            self._breaker.failed(self._clock(), jitter=self._jitter())
+        else:
+            self._breaker.abandoned(self._clock())

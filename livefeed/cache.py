@@ -11,7 +11,14 @@ import struct
 import zlib
 from typing import Final, Literal, NamedTuple
 
-from livefeed.limits import CACHE_CLOCK_SECONDS_MAX, CACHE_LIFETIME_SPREAD_SHARE
+from livefeed.limits import (
+    CACHE_CLOCK_SECONDS_MAX,
+    CACHE_FRESH_SECONDS_MAX,
+    CACHE_LIFETIME_SPREAD_SHARE,
+    CACHE_MEMORY_FRESH_SECONDS,
+    CACHE_SHARED_FRESH_SECONDS,
+    CACHE_STALE_SECONDS,
+)
 
 Verdict = Literal["fresh", "refresh_early", "stale", "gone"]
 """What to do with an entry: serve it; serve it, and make it again meanwhile; the same, because it
@@ -20,6 +27,13 @@ is past its time; nothing."""
 EARLY_BETA: Final = 1.0
 """Above 1 entries are made again earlier, below 1 later."""
 MICROSECONDS: Final = 1_000_000
+SHARED_FACTOR: Final = CACHE_SHARED_FRESH_SECONDS / CACHE_MEMORY_FRESH_SECONDS
+"""How much longer an entry is fresh in the shared cache than in a gateway's memory."""
+SHARED_LIFE_SECONDS_MAX: Final = math.ceil(
+    (CACHE_FRESH_SECONDS_MAX * SHARED_FACTOR + CACHE_STALE_SECONDS)
+    * (1.0 + CACHE_LIFETIME_SPREAD_SHARE)
+)
+"""Nothing is of use in the shared cache for longer, however the settings are."""
 
 HELD_SECONDS_LEAST: Final = 1.0
 """For less than this of a longer life nothing is put where it is already."""

@@ -24,6 +24,7 @@ Part = Literal[
     "schema",
     "epoch",
     "replica",
+    "redis",
     "workers",
     "gateway",
 ]

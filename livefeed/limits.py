@@ -255,11 +255,14 @@ CACHE_MEMORY_BYTES_MAX: Final = 128 * MIB
 CACHE_MEMORY_FRESH_SECONDS: Final = 60.0
 """How long an entry of it is fresh: then the shared cache is asked again."""
 CACHE_SHARED_BYTES_MAX: Final = 256 * MIB
-"""Most bytes of the shared cache in NATS; a full one takes nothing new until something ends."""
+"""Most bytes of the shared cache in NATS; from a full one what was put there first goes first."""
 CACHE_SHARED_VALUE_BYTES_MAX: Final = 768 * KIB
 """Largest value of the shared cache; a larger one is in the gateways' own caches only."""
 CACHE_SHARED_FRESH_SECONDS: Final = 300.0
 """How long an entry of the shared cache is fresh: then it is made again."""
+CACHE_FRESH_SECONDS_MAX: Final = 600.0
+"""For how long `LIVEFEED_SNAPSHOT_FRESH_SECONDS` may have entries be fresh in a gateway's own
+cache."""
 CACHE_STALE_SECONDS: Final = 3_600.0
 """How long after that an entry may still be served, while it is made again or cannot be made."""
 CACHE_LIFETIME_SPREAD_SHARE: Final = 0.1
@@ -271,6 +274,14 @@ CACHE_GET_SECONDS_MAX: Final = 0.05
 """How long a read of the shared cache may take."""
 CACHE_SET_SECONDS_MAX: Final = 0.2
 """How long a write to it, or to the table, may take; nobody waits for it."""
+REDIS_CONNECTIONS_MAX: Final = 16
+"""Connections of a gateway process to Redis, where pages are shared there; more calls wait, as long
+as each may take."""
+REDIS_CALLS_MAX: Final = 10_000
+"""Calls that wait for one of them; more fail at once."""
+REDIS_SECONDS_MAX: Final = 1.0
+"""How long connecting to Redis, or one answer, may take before the connection is given up; nobody
+waits for as long."""
 CACHE_TABLE_ROWS_MAX: Final = 200_000
 """Most pages of a feed source in the table; a full one takes nothing new."""
 CACHE_TABLE_BYTES_MAX: Final = 1024 * MIB

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from livefeed.admission import Network
 from livefeed.errors import Misconfigured
 from livefeed.limits import (
+    CACHE_FRESH_SECONDS_MAX,
     CACHE_MEMORY_BYTES_MAX,
     CACHE_MEMORY_FRESH_SECONDS,
     LANE_MESSAGE_BYTES_MAX,
@@ -26,6 +27,7 @@ from livefeed.limits import (
     WORKER_MEMORY_BYTES_MAX,
 )
 from livefeed.load import with_bounds
+from livefeed.redis_url import check_redis_url
 
 SECRET_BYTES_MIN = 32
 
@@ -127,7 +129,7 @@ class Settings(BaseSettings):
     snapshot_fresh_seconds: float = Field(
         CACHE_MEMORY_FRESH_SECONDS,
         ge=0,
-        le=600,
+        le=CACHE_FRESH_SECONDS_MAX,
         description="How long a page of a feed is fresh in a gateway's memory; in the cache that "
         "gateways share five times as long. However old it is, the stream goes on from it. 0 makes "
         "each page anew, and keeps the last one for when that fails.",
@@ -137,6 +139,13 @@ class Settings(BaseSettings):
         ge=1 * MIB,
         description="Bytes of pages that a gateway process keeps; what was not asked for longest "
         "goes first.",
+    )
+    redis_url: str | None = Field(
+        None,
+        description="A Redis that gateways share pages in, in the place of a bucket of NATS: "
+        "`redis://user:password@host:6379/0`, `rediss://` with TLS, `unix:///path?db=0`; see "
+        "docs/caching.md.",
+        repr=False,
     )
     feed_source: str | None = Field(
         None,
@@ -321,6 +330,11 @@ class Settings(BaseSettings):
         return self
 
     def _check_servers(self) -> None:
+        if self.redis_url is not None:
+            try:
+                check_redis_url(self.redis_url)
+            except ValueError as error:
+                raise ValueError(f"LIVEFEED_REDIS_URL {error}") from error
         named = [("LIVEFEED_DATABASE_URL", self.database_url)]
         named += [("each of LIVEFEED_REPLICA_URLS", url) for url in self.replica_urls]
         for name, url in named:

@@ -1,7 +1,8 @@
 """The fixtures: servers that live as long as the session, in a clean state for each test.
 
 Function-scoped ones: `nats` and `database` (URLs), `stack` (livefeed on these two), `replica_url`,
-`nats_cluster`, `own_servers` and `own_stack` (servers that a test may kill).
+`nats_cluster`, `own_servers` and `own_stack` (servers that a test may kill), `redis_server` (it may
+be killed too).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import asyncpg
 import hypothesis
 import pytest
 
+from livefeed.adapters.cache import redis_cache
 from livefeed.adapters.embedded import (
     NatsCluster,
     NatsServer,
@@ -30,6 +32,7 @@ from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.provision import provision
 from livefeed.adapters.postgres.schema import migrate
 from livefeed.topology import DEAD_LETTERS, LANE_STREAM, UPDATES
+from tests.redis_server import RedisServer
 from tests.servers import (
     STREAM_BYTES_MAX,
     OwnServers,
@@ -41,7 +44,7 @@ from tests.servers import (
 )
 
 TEMPLATE: Final = "livefeed_template"
-LOGGED: Final = pytest.StashKey[list[Stack | OwnServers]]()
+LOGGED: Final = pytest.StashKey[list[Stack | OwnServers | RedisServer]]()
 
 # A test on real servers takes as long as they take; the limit of a whole test is pytest's.
 hypothesis.settings.register_profile(
@@ -201,6 +204,27 @@ async def own_servers(
     finally:
         await servers.aclose()
         await asyncio.to_thread(shutil.rmtree, own, ignore_errors=True)
+
+
+@pytest.fixture
+async def redis_server(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[RedisServer]:
+    """An empty Redis of this test alone, to be killed and started again."""
+    server = RedisServer(tmp_path / "redis")
+    request.node.stash.setdefault(LOGGED, []).append(server)
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have calls of the cache in Redis last: most tests are not about how busy a computer is."""
+    monkeypatch.setattr(redis_cache, "CACHE_GET_SECONDS_MAX", 10.0)
+    monkeypatch.setattr(redis_cache, "CACHE_SET_SECONDS_MAX", 10.0)
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ class OwnServers:
     def tails(self) -> Iterable[tuple[str, str]]:
         """The last lines of their logs, with a title each."""
         servers = [self.nats, self.postgres, *([self.replica] if self.replica else [])]
-        return _tails(server.log for server in servers)
+        return tails(server.log for server in servers)
 
     async def aclose(self) -> None:
         """End all of them."""
@@ -234,7 +234,8 @@ def frozen(server: PostgresServer | PostgresReplica) -> Iterator[None]:
                 process.resume()
 
 
-def _tails(logs: Iterable[Path]) -> Iterable[tuple[str, str]]:
+def tails(logs: Iterable[Path]) -> Iterable[tuple[str, str]]:
+    """The last lines of some logs, with a title each."""
     for log in logs:
         if log.exists():
             lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
@@ -478,7 +479,7 @@ class Stack:
 
     def tails(self) -> Iterable[tuple[str, str]]:
         """The last lines of every log, with a title each."""
-        return _tails(sorted((self.directory / "logs").glob("*.log")))
+        return tails(sorted((self.directory / "logs").glob("*.log")))
 
     # Publishing and following.
 

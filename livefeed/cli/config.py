@@ -12,7 +12,7 @@ from livefeed.cli.environment import command_settings
 from livefeed.settings import Settings
 
 SECRETS = {"jwt_secret", "jwt_private_key"}
-URLS = {"nats_url", "database_url", "replica_urls"}
+URLS = {"nats_url", "database_url", "replica_urls", "redis_url"}
 
 
 @click.command("config")

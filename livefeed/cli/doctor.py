@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from livefeed import broker_health, database_health, health
+from livefeed import broker_health, database_health, health, redis_health
 from livefeed.adapters import http
 from livefeed.adapters.nats import facts as nats_facts
 from livefeed.adapters.nats.connection import Connection, close, connect
@@ -22,6 +22,7 @@ from livefeed.adapters.nats.monitor import monitored_servers
 from livefeed.adapters.nats.provision import differences
 from livefeed.adapters.postgres import facts as postgres_facts
 from livefeed.adapters.postgres.schema import latest_revision
+from livefeed.adapters.redis_client import RedisClient
 from livefeed.cli.environment import command_settings, default_data_directory, read_stack
 from livefeed.cli.running import run
 from livefeed.errors import LivefeedError, Unavailable
@@ -45,6 +46,7 @@ JETSTREAM_MEND: Final = "see broker; in a cluster, start a majority of its serve
 PRIMARY_MEND: Final = (
     "start PostgreSQL (`livefeed up` has one), or set LIVEFEED_DATABASE_URL to where it is"
 )
+REDIS_MEND: Final = "start it, or set LIVEFEED_REDIS_URL to where it is, or to nothing"
 REPLICA_MEND: Final = "start the replica, or remove it from LIVEFEED_REPLICA_URLS"
 
 
@@ -84,6 +86,7 @@ async def _examine(settings: Settings, ops_ports: list[int]) -> Report:
     found = await asyncio.gather(
         _nats(settings),
         _postgres(settings, gateways=len(ops_ports)),
+        _redis(settings),
         _gateways(settings, ops_ports),
     )
     return health.report_of(check for checks in found for check in checks)
@@ -241,6 +244,19 @@ async def _replica(
         epoch_wanted=primary.epoch if primary else None,
         connections_wanted=connections_wanted,
     )
+
+
+async def _redis(settings: Settings) -> list[Check]:
+    """Without it gateways share nothing, and serve."""
+    if settings.redis_url is None:
+        return [Check("redis", "healthy", "none is configured: gateways share pages in NATS")]
+    client = RedisClient(settings.redis_url, connections_max=1)
+    try:
+        return [redis_health.redis(await client.facts(seconds=CHECK_SECONDS_MAX))]
+    except Unavailable as error:
+        return [Check("redis", "degraded", _told(error), REDIS_MEND)]
+    finally:
+        await client.close()
 
 
 async def _gateways(settings: Settings, ports: list[int]) -> list[Check]:

@@ -19,6 +19,8 @@ import pytest
 from livefeed.adapters.embedded import NatsServer
 from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.provision import provision
+from livefeed.limits import MIB
+from tests.redis_server import RedisServer
 from tests.servers import STREAM_BYTES_MAX, Stack, server_port, update
 
 SECONDS_MAX = 12.0
@@ -191,6 +193,29 @@ async def test_a_replica_that_does_not_replay_is_named(stack: Stack, replica_url
     assert paused.checks["replica"]["figures"]["replay_lag_bytes"] > 0
 
 
+async def test_a_redis_is_looked_at(stack: Stack, redis_server: RedisServer) -> None:
+    """Its memory and what it does when that is full; away or locked, it is no reason to stop."""
+    async with redis_server.client() as redis:
+        await redis.config_set("maxmemory", str(64 * MIB))
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        good = await examine(stack, redis_url=redis_server.url)
+        await redis.config_set("maxmemory-policy", "noeviction")
+        full = await examine(stack, redis_url=redis_server.url)
+        await redis.config_set("requirepass", "open")
+        wrong_url = redis_server.url.replace("//", "//:hush@")
+        wrong = await examine(stack, redis_url=wrong_url)
+    redis_server.kill()
+    away = await examine(stack, redis_url=wrong_url)
+    assert good.checks["redis"]["state"] == "healthy", good.checks["redis"]
+    assert good.checks["redis"]["figures"]["max_bytes"] == 64 * MIB
+    full.says("redis", "its policy is noeviction", "maxmemory-policy allkeys-lru")
+    wrong.says("redis", "it does not take the user and password", "LIVEFEED_REDIS_URL")
+    away.says("redis", "Connection refused", "LIVEFEED_REDIS_URL")
+    for found in (full, wrong, away):
+        assert found.checks["redis"]["state"] == "degraded"
+        assert "hush" not in json.dumps(found.checks)
+
+
 async def test_too_few_connections_are_named(stack: Stack, replica_url: str) -> None:
     """For each server what all processes may open; of several replicas each has its name."""
     nowhere = f"127.0.0.1:{server_port()}"
@@ -262,6 +287,7 @@ def _everything_at(port: int) -> dict[str, Any]:
         "nats_monitor_url": f"http://127.0.0.1:{port}",
         "database_url": postgres,
         "replica_urls": [postgres],
+        "redis_url": f"redis://127.0.0.1:{port}",
         "ops_port": port,
     }
 

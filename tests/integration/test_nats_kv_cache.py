@@ -13,17 +13,21 @@ from typing import Any
 
 import psutil
 import pytest
+from nats.js.errors import APIError
 
 from livefeed.adapters.cache.levels import Level, Levels
 from livefeed.adapters.cache.memory import BoundedMemoryCache
-from livefeed.adapters.cache.nats_kv import LIFE_SECONDS_MAX, NatsKvCache
+from livefeed.adapters.cache.nats_kv import NatsKvCache
 from livefeed.adapters.nats.connection import Connection
 from livefeed.breaker import Breaker
+from livefeed.cache import SHARED_LIFE_SECONDS_MAX
 from livefeed.errors import Unavailable
 from livefeed.limits import CACHE_GET_SECONDS_MAX, CACHE_SHARED_VALUE_BYTES_MAX, KIB, MIB
 from tests.servers import OwnServers, connected, until
 
 STREAM = "KV_feed_cache"
+FULL_CODE = 10077
+"""Of a stream that discards what is new."""
 
 
 @pytest.fixture
@@ -93,8 +97,8 @@ async def test_the_bucket_is_small_quick_and_ends(
     """In memory, one value a key, read without the leader, everything with an end."""
     config = await configuration(connection)
     assert (config.storage, config.max_msgs_per_subject) == ("memory", 1)
-    assert (config.allow_direct, config.discard) == (True, "new")
-    assert config.max_age == LIFE_SECONDS_MAX
+    assert (config.allow_direct, config.discard) == (True, "old")
+    assert config.max_age == SHARED_LIFE_SECONDS_MAX
     assert config.max_bytes == 256 * MIB
     assert (await connection.jetstream().key_value("feed_cache")) is not None
 
@@ -138,15 +142,44 @@ async def test_what_others_leave_in_a_values_place_is_none(
     assert await cache.get("key") is None
 
 
-async def test_a_full_bucket_refuses_and_is_read_on(connection: Connection) -> None:
-    """A refused write is counted, and neither an error nor the end of what is there."""
+async def test_a_full_bucket_takes_what_is_new_and_lets_the_oldest_go(
+    connection: Connection,
+) -> None:
+    """It stays within its bytes; what was put again is young; own times end as ever."""
     cache = NatsKvCache(connection, bytes_max=64 * KIB)
     await until(lambda: answers(cache), what="the bucket is made")
-    stored = [await cache.set(str(number), bytes(4 * KIB)) for number in range(30)]
-    assert 10 <= sum(stored) <= 16
-    assert cache.refused == 30 - sum(stored)
+    for number in range(100):
+        assert await cache.set(str(number), bytes(4 * KIB), ttl=60.0)
+        assert await cache.set("again", b"%d" % number, ttl=60.0)
+        state = (await connection.jetstream().stream_info(STREAM)).state
+        assert state.bytes <= 64 * KIB
+    assert await cache.get("again") == b"99"
+    kept = [number for number in range(100) if await cache.get(str(number)) is not None]
+    assert kept == list(range(100 - len(kept), 100)), "the newest"
+    assert 10 <= len(kept) <= 16
+    assert cache.refused == 0
+    assert await cache.set("short", b"value", ttl=0.3)
+    await until(lambda: gone(cache, "short"), seconds=4.0, what="the value is gone")
+
+
+async def test_a_bucket_that_refused_when_full_is_mended(connection: Connection) -> None:
+    """As NATS's own clients make one: what is in it stays, until it has to go for what is new."""
+    bucket = await connection.jetstream().create_key_value(bucket="feed_cache", max_bytes=64 * KIB)
+    cache = NatsKvCache(connection, bytes_max=64 * KIB)
+
+    async def fill() -> None:
+        for number in range(30):
+            name = cache._subject(str(number)).removeprefix("$KV.feed_cache.")
+            await bucket.put(name, bytes(4 * KIB))
+
+    with pytest.raises(APIError) as refused:
+        await fill()
+    assert refused.value.err_code == FULL_CODE
+    await until(lambda: answers(cache), what="the bucket is mended")
+    assert (await configuration(connection)).discard == "old"
     assert await cache.get("0") == bytes(4 * KIB)
-    assert await cache.get("29") is None
+    assert await cache.set("29", b"new")
+    assert await cache.get("29") == b"new"
 
 
 async def test_a_value_that_is_too_large_does_not_cost_the_connection(
@@ -176,7 +209,7 @@ async def test_a_bucket_that_is_there_is_mended_and_keeps_its_values(
     assert await cache.get("key") == b"value"
     config = await configuration(connection)
     assert (config.allow_direct, config.max_bytes) == (True, 256 * MIB)
-    assert (config.storage, config.description) == ("file", "ours")
+    assert (config.storage, config.description, config.discard) == ("file", "ours", "old")
     assert (await jetstream.stream_info(STREAM)).state.messages == 2
 
 
@@ -264,22 +297,43 @@ async def test_levels_do_without_nats_and_take_it_back(own_servers: OwnServers) 
         await other.close()
 
 
-async def test_a_full_bucket_does_not_disturb_a_read(connection: Connection) -> None:
-    """The refusals are counted; the breaker stays closed."""
-    breaker = Breaker()
-    cache = NatsKvCache(connection, bytes_max=64 * KIB)
-    await until(lambda: answers(cache), what="the bucket is made")
-    levels = levels_on(cache, breaker)
+async def test_a_full_bucket_is_of_use(connection: Connection) -> None:
+    """What one gateway has made last, another one finds; nothing is refused."""
+    one = levels_on(NatsKvCache(connection, bytes_max=64 * KIB), Breaker())
+    other = levels_on(NatsKvCache(connection, bytes_max=64 * KIB), Breaker())
+    caches = [levels._levels[1].cache for levels in (one, other)]
+    for cache in caches:
+        await until(lambda cache=cache: answers(cache), what="the bucket is there")
 
     async def load() -> bytes:
         return bytes(4 * KIB)
 
     for number in range(30):
-        found = await levels.get(str(number), load, deadline_seconds=5.0)
+        found = await one.get(str(number), load, deadline_seconds=5.0)
         assert found.value == bytes(4 * KIB)
+    await until(lambda: not one._tasks, what="all is written")
+    assert one.counts["shared", "error"] == one.counts["shared", "refused"] == 0
+    assert (await other.get("29", load, deadline_seconds=5.0)).level == "shared"
+    assert (await other.get("0", load, deadline_seconds=5.0)).level == "loaded"
+    assert other._levels[1].breaker.state == "closed"
+    await one.close()
+    await other.close()
+
+
+async def test_a_value_that_is_not_taken_does_not_disturb_a_read(connection: Connection) -> None:
+    """It is counted; the breaker stays closed."""
+    cache, breaker = NatsKvCache(connection), Breaker()
+    await until(lambda: answers(cache), what="the bucket is made")
+    levels = levels_on(cache, breaker)
+
+    async def load() -> bytes:
+        return bytes(CACHE_SHARED_VALUE_BYTES_MAX)
+
+    for number in range(5):
+        assert (await levels.get(str(number), load, deadline_seconds=5.0)).level == "loaded"
     await until(lambda: not levels._tasks, what="all is written")
-    assert levels.counts["shared", "error"] == cache.refused
-    assert 10 <= cache.refused <= 20
+    assert levels.counts["shared", "refused"] == cache.refused == 5
+    assert levels.counts["shared", "error"] == 0
     assert breaker.state == "closed"
 
 

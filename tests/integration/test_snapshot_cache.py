@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
+import random
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ from gateway.feed_door import TAG_BYTES, pack
 from gateway.memory import MemoryWatch
 from livefeed.adapters.cache.memory import BoundedMemoryCache
 from tests.inner_gateway import inner_gateway
-from tests.servers import OwnServers, Stack, until, update
+from tests.redis_server import RedisServer
+from tests.servers import OwnServers, Process, Stack, until, update
 
 FRESH_SECONDS = 60
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "ranked_home.py"
@@ -63,9 +67,49 @@ class Reader:
         return await self._client.get(f"/v1/feeds/home{query}", headers=named)
 
 
+@pytest.fixture
+async def locked_redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis with a password."""
+    server = RedisServer(tmp_path / "redis", "--requirepass", "hush")
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(params=["nats_kv", "redis"])
+async def shared(
+    request: pytest.FixtureRequest, stack: Stack, tmp_path: Path
+) -> AsyncIterator[str]:
+    """What the gateways of a stack share pages in: each of the two in turn."""
+    if request.param == "nats_kv":
+        yield "nats_kv"
+        return
+    server = RedisServer(tmp_path / "redis")
+    try:
+        await server.start()
+        stack.settings["redis_url"] = server.url
+        yield "redis"
+    finally:
+        server.kill()
+
+
+def with_password(server: RedisServer) -> str:
+    """The URL of `locked_redis`."""
+    return server.url.replace("//", "//:hush@")
+
+
 def reader(stack: Stack, number: int = 0, user: str = "alice") -> Reader:
     """One that reads from a gateway of the stack."""
     return Reader(stack.gateways[number].url, stack.token(user))
+
+
+async def caches_of(gateway: Process) -> dict[str, dict[str, Any]]:
+    """What /healthz says of each level."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{gateway.ops_url}/healthz")
+    return {level["name"]: level for level in answer.json()["caches"]["levels"]}
 
 
 def came_from(answer: httpx.Response) -> str:
@@ -74,7 +118,9 @@ def came_from(answer: httpx.Response) -> str:
     return answer.headers["Cache-Status"]
 
 
-async def test_a_page_is_sent_again_and_the_stream_goes_on_from_it(stack: Stack) -> None:
+async def test_a_page_is_sent_again_and_the_stream_goes_on_from_it(
+    stack: Stack, shared: str
+) -> None:
     """From the gateway's memory, then from what the gateways share; it may be young if asked."""
     await stack.start_pool()
     for _ in range(2):
@@ -92,6 +138,13 @@ async def test_a_page_is_sent_again_and_the_stream_goes_on_from_it(stack: Stack)
         assert 0 <= int(second.headers["Age"]) < 10
         third = await there.get()
         assert came_from(third) == "livefeed; hit; detail=shared"
+        shown = [await caches_of(gateway) for gateway in stack.gateways]
+        assert [levels["memory"]["hit"] for levels in shown] == [1, 0]
+        assert [levels["shared"]["hit"] for levels in shown] == [0, 1]
+        assert {levels["shared"]["kind"] for levels in shown} == {shared}
+        streams = await (await stack.nats()).jetstream().streams_info()
+        has_bucket = "KV_feed_cache" in {stream.config.name for stream in streams}
+        assert has_bucket == (shared == "nats_kv"), "none is made that nobody uses"
         assert third.json() == first.json()
         kept = await stack.snapshot("alice", limit=50)
         assert [item.id for item in kept.items] == ["first"]
@@ -101,6 +154,126 @@ async def test_a_page_is_sent_again_and_the_stream_goes_on_from_it(stack: Stack)
         young = await here.get(Cache_Control="max-age=0")
         assert came_from(young) == "livefeed; fwd=miss"
         assert [item["content"]["id"] for item in young.json()["items"]] == ["second", "first"]
+
+
+async def test_old_pages_and_the_stream_after_them_are_the_log(stack: Stack, shared: str) -> None:
+    """Pages of any age out of any level, while updates come, items go and engagement changes:
+    whoever goes on from one ends where the log is."""
+    await stack.start_pool()
+    for _ in range(2):
+        await stack.start_gateway(snapshot_fresh_seconds=FRESH_SECONDS)
+    chance, followers, levels = random.Random(11), [], set()
+    for step in range(12):
+        kinds = ["new_content", "new_content", "engagement_update", "content_removal"]
+        await stack.publish(
+            update(id=f"p{chance.randrange(12)}", kind=chance.choice(kinds)) for _ in range(5)
+        )
+        if step % 3 == 0:
+            await stack.settled()
+        async with reader(stack, step % 2) as alice:
+            young = {} if step % 4 else {"Cache_Control": "max-age=0"}
+            levels.add(came_from(await alice.get("?limit=50", **young)))
+        kept = await stack.snapshot("alice", limit=50, url=stack.gateways[step % 2].url)
+        followers.append(stack.follow("alice", state=kept.state, gateway=stack.gateways[step % 2]))
+    await stack.settled()
+    await asyncio.sleep(1.1)
+    log = await stack.snapshot("alice", limit=50, age_seconds_max=1)
+    wanted = [(item.id, item.content, item.engagement) for item in log.items]
+    for follower in followers:
+        await until(
+            lambda one=follower: (
+                [(item.id, item.content, item.engagement) for item in one.items("home")] == wanted
+            ),
+            what="it has what the log has",
+        )
+    assert {"livefeed; hit; detail=memory", "livefeed; hit; detail=shared"} <= levels, levels
+
+
+@pytest.mark.parametrize("fault", ["hangs", "is away"])
+async def test_a_shared_cache_that_fails_delays_nobody(
+    stack: Stack, locked_redis: RedisServer, fault: str
+) -> None:
+    """Pages come from the log in time; it is said why; within 5 s of its return Redis is used
+    again, and what one gateway makes the other one finds. A gateway leaves without it too."""
+    stack.settings["redis_url"] = with_password(locked_redis)
+    for _ in range(2):
+        await stack.start_gateway(snapshot_fresh_seconds=FRESH_SECONDS)
+    numbers, slowest = itertools.count(), 0.0
+
+    async def ask(gateway: int = 0) -> str:
+        """The page of a user who was never seen before."""
+        nonlocal slowest
+        async with reader(stack, gateway, f"user-{next(numbers)}") as one:
+            began = time.monotonic()
+            answer = await one.get()
+            slowest = max(slowest, time.monotonic() - began)
+            return came_from(answer)
+
+    async def breaker() -> str:
+        return str((await caches_of(stack.gateways[0]))["shared"]["breaker"])
+
+    async def asked_until(state: str) -> bool:
+        await asyncio.gather(*(ask() for _ in range(5)))
+        return await breaker() == state
+
+    for _ in range(3):
+        assert await ask() == "livefeed; fwd=miss"
+    assert await breaker() == "closed"
+    slowest = 0.0
+    if fault == "hangs":
+        locked_redis.freeze()
+    else:
+        locked_redis.kill()
+    await until(lambda: asked_until("open"), what="the breaker opens")
+    for _ in range(20):
+        await asyncio.gather(*(ask() for _ in range(5)))
+    assert slowest < 1.0, "half a second, and what a busy computer adds"
+    if fault == "hangs":
+        locked_redis.thaw()
+    else:
+        await locked_redis.start()
+    await until(lambda: asked_until("closed"), seconds=5.0, what="the breaker closes")
+
+    async def is_shared() -> bool:
+        user = f"late-{next(numbers)}"
+        async with reader(stack, 0, user) as here, reader(stack, 1, user) as there:
+            assert came_from(await here.get()) == "livefeed; fwd=miss"
+            # It is put there behind the answer.
+            await asyncio.sleep(0.05)
+            return came_from(await there.get()) == "livefeed; hit; detail=shared"
+
+    await until(is_shared, what="the other gateway finds what this one makes")
+    print(f"slowest {slowest * 1e3:.0f} ms")
+    locked_redis.freeze()
+    await asyncio.gather(*(ask() for _ in range(5)))
+    assert await stack.gateways[0].stop() == 0
+    output = stack.gateways[0].output()
+    assert "the shared cache (redis) is left alone until it answers: redis is" in output
+    assert "the shared cache (redis) is used again" in output
+    assert "Traceback" not in output
+    assert "hush" not in output
+
+
+async def test_a_redis_that_refuses_is_named(stack: Stack, locked_redis: RedisServer) -> None:
+    """A wrong password costs no page; the log says what is wrong, and nobody says the password."""
+    url = locked_redis.url.replace("//", "//:not-this@")
+    gateway = await stack.start_gateway(redis_url=url)
+    for number in range(4):
+        async with reader(stack, 0, f"user-{number}") as one:
+            assert came_from(await one.get()) == "livefeed; fwd=miss"
+
+    async def opened() -> bool:
+        return (await caches_of(gateway))["shared"]["breaker"] == "open"
+
+    await until(opened, what="the breaker opens")
+    assert "redis is unavailable: it does not take the user and password" in gateway.output()
+    stack.settings["redis_url"] = url
+    shown = await stack.command("config")
+    assert f"LIVEFEED_REDIS_URL={locked_redis.url.replace('//', '//:***@')}" in shown.stdout
+    async with httpx.AsyncClient() as client:
+        told = (await client.get(f"{gateway.ops_url}/healthz")).text
+    for text in (gateway.output(), shown.stdout, shown.stderr, told):
+        assert "not-this" not in text
 
 
 async def test_the_same_page_is_a_304_and_small(stack: Stack) -> None:

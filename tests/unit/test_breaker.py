@@ -1,10 +1,14 @@
 """The circuit breaker as a state machine."""
 
+import asyncio
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from livefeed.breaker import Breaker, BreakerPolicy, Call
+from livefeed.breaker import Attempt, Breaker, BreakerPolicy, BreakerState, Call
+from livefeed.errors import Refused, Unavailable
 
 POLICY = BreakerPolicy(
     failures_to_open=3, open_seconds_min=1.0, open_seconds_max=4.0, probe_seconds_max=1_000.0
@@ -106,6 +110,53 @@ def test_a_probe_that_never_ends_is_given_up() -> None:
     assert breaker.begin(50.0) is None
     probe.succeeded()
     assert breaker.state == "closed"
+
+
+def test_calls_that_began_before_it_opened_do_not_prolong_the_wait() -> None:
+    """Fifty that hang together fail together: that is one fault, not fifty probes."""
+    breaker = opened()
+    for _ in range(50):
+        breaker.failed(0.5, jitter=0.0)
+    assert breaker.retry_at() == 1.0
+    assert breaker.allows(1.0)
+    breaker.failed(1.0, jitter=0.0)
+    assert breaker.retry_at() == 3.0, "twice as long after the first failed probe"
+
+
+def test_an_attempt_tells_of_success() -> None:
+    """A probe that comes back closes the breaker."""
+    breaker = opened()
+    assert breaker.allows(2.0)
+    with Attempt(breaker, lambda: 2.0, lambda: 0.5):
+        assert breaker.state == "half_open"
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "state", "retry_at"),
+    [
+        (Unavailable("nats", "away"), (), "open", 2.0 + 2.0 * 1.25),
+        (TimeoutError(), (Unavailable, TimeoutError), "open", 2.0 + 2.0 * 1.25),
+        (Refused("code", "wrong for ever"), (Unavailable,), "open", 2.0),
+        (asyncio.CancelledError(), (), "open", 2.0),
+        (KeyboardInterrupt(), (), "open", 2.0),
+    ],
+)
+def test_an_attempt_tells_what_an_error_means(
+    error: BaseException,
+    failures: tuple[type[Exception], ...],
+    state: BreakerState,
+    retry_at: float,
+) -> None:
+    """A failure makes the next probe wait for longer; what says nothing lets another go at once.
+    Either is raised on."""
+    breaker = opened()
+    assert breaker.allows(2.0)
+    attempt = Attempt(breaker, lambda: 2.0, lambda: 0.5, failures or (Exception,))
+    with pytest.raises(type(error)) as raised, attempt:
+        raise error
+    assert raised.value is error
+    assert (breaker.state, breaker.retry_at()) == (state, retry_at)
 
 
 class Machine(RuleBasedStateMachine):

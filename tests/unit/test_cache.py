@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from livefeed.cache import (
     MICROSECONDS,
+    SHARED_FACTOR,
+    SHARED_LIFE_SECONDS_MAX,
     Entry,
     Lifetime,
     age_seconds,
@@ -19,7 +21,9 @@ from livefeed.cache import (
     spread,
     verdict,
 )
-from livefeed.limits import CACHE_CLOCK_SECONDS_MAX
+from livefeed.errors import Misconfigured
+from livefeed.limits import CACHE_CLOCK_SECONDS_MAX, CACHE_FRESH_SECONDS_MAX, CACHE_STALE_SECONDS
+from livefeed.settings import load_settings
 
 LIFETIME = Lifetime(60.0, 3600.0)
 MADE_AT = 1_700_000_000
@@ -165,6 +169,16 @@ def test_a_lifetime_is_spread_by_a_tenth(key: str) -> None:
     assert mine == spread(LIFETIME, key)
     assert 54.0 <= mine.fresh_seconds <= 66.0
     assert mine.stale_seconds / mine.fresh_seconds == pytest.approx(60.0)
+
+
+@given(key=st.text())
+def test_no_setting_outlives_the_shared_cache(key: str) -> None:
+    """The bucket keeps nothing for longer than this: no entry may be of use after it."""
+    with pytest.raises(Misconfigured):
+        load_settings(snapshot_fresh_seconds=CACHE_FRESH_SECONDS_MAX + 1)
+    settings = load_settings(snapshot_fresh_seconds=CACHE_FRESH_SECONDS_MAX)
+    fresh_seconds = settings.snapshot_fresh_seconds * SHARED_FACTOR
+    assert sum(spread(Lifetime(fresh_seconds, CACHE_STALE_SECONDS), key)) < SHARED_LIFE_SECONDS_MAX
 
 
 def test_keys_made_together_do_not_end_together() -> None:

@@ -736,7 +736,7 @@ async def test_a_flood_of_keys_leaves_nothing_behind(room: Room) -> None:
     assert room.load.calls == 20_000
     assert room.memory.bytes_kept <= 1 * MIB
     assert len(room.levels._failures._errors) == 2_000
-    assert len(room.levels.counts) == 11
+    assert len(room.levels.counts) == 2 * len(levels.OUTCOMES) + len(levels.LOADS)
     assert not room.levels._flights
 
 
@@ -802,6 +802,44 @@ async def test_a_broken_level_is_a_miss_and_is_left_alone(room: Room) -> None:
     assert room.count("shared")["miss"] == 2
 
 
+async def test_it_is_said_once_that_a_level_is_left_alone(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And why, however many calls and probes fail; and when it is used again."""
+    caplog.set_level("INFO", logger=levels.__name__)
+    room.shared.fails = True
+    for number in range(20):
+        await room.get(str(number))
+        await room.settled()
+        room.now += 1.0
+    warning = "the shared cache (shared) is left alone until it answers: shared is unavailable"
+    assert caplog.text.count(warning) == 1
+    room.shared.fails = False
+    room.now += 10.0
+    for number in range(5):
+        await room.get(f"back {number}")
+    await room.settled()
+    assert caplog.text.count("the shared cache (shared) is used again") == 1
+    assert len(caplog.records) == 2
+
+
+async def test_what_people_are_shown_has_no_key(room: Room) -> None:
+    """Of each level its kind, its breaker and its counts; how many loads there were."""
+    room.shared.fails = True
+    for _ in range(5):
+        await room.get()
+    for number in range(5):
+        await room.get(str(number))
+    await room.settled()
+    shown = room.levels.described()
+    memory, shared = shown["levels"]
+    assert (memory["name"], memory["kind"], memory["breaker"]) == ("memory", "memory", "closed")
+    assert (memory["hit"], memory["miss"]) == (4, 6)
+    assert (shared["name"], shared["breaker"], shared["error"]) == ("shared", "open", 12)
+    assert shown["loads"] == {"started": 6, "joined": 0, "failed": 0}
+    assert "alice" not in str(shown)
+
+
 async def test_a_level_that_hangs_is_an_error(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within its time; the value comes from the load."""
     monkeypatch.setattr(levels, "CACHE_CALL_SECONDS_MAX", 0.05)
@@ -838,7 +876,7 @@ async def test_nobody_waits_for_a_write(room: Room, monkeypatch: pytest.MonkeyPa
     assert room.shared.writing_most == 10
     room.shared.go_set.set()
     await room.settled()
-    assert room.count("shared") == {"miss": 30, "error": 20}
+    assert room.count("shared") == {"miss": 30, "refused": 20}
 
 
 async def test_a_full_level_is_counted_and_read_on(room: Room) -> None:
@@ -848,7 +886,7 @@ async def test_a_full_level_is_counted_and_read_on(room: Room) -> None:
     for number in range(10):
         await room.get(str(number))
     await room.settled()
-    assert room.count("shared") == {"miss": 10, "error": 10}
+    assert room.count("shared") == {"miss": 10, "refused": 10}
     assert room.breaker.state == "closed"
     assert (await room.get()).level == "shared"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from livefeed import broker_health, database_health, health
+from livefeed import broker_health, database_health, health, redis_health
 from livefeed.broker_health import (
     BrokerFacts,
     ConsumerFacts,
@@ -19,6 +19,7 @@ from livefeed.broker_health import (
 from livefeed.database_health import DatabaseFacts, ReplayFacts
 from livefeed.health import Check, FunctionFacts, GatewayFacts, Problem, State
 from livefeed.limits import MIB, NATS_PAYLOAD_BYTES_MAX
+from livefeed.redis_health import RedisFacts
 from livefeed.topology import CONSUMER_ACK_PENDING_MAX
 
 BROKER = BrokerFacts(
@@ -359,3 +360,40 @@ def test_replica(facts: dict[str, Any], replay: dict[str, Any], state: State, re
         connections_wanted=9,
     )
     assert_says(check, state, reason, "")
+
+
+REDIS = RedisFacts(
+    version="7.0.15",
+    is_replica=False,
+    policy="allkeys-lru",
+    bytes_max=256 * MIB,
+    bytes_used=12 * MIB,
+    evicted=3,
+)
+
+
+@pytest.mark.parametrize(
+    ("different", "state", "reason", "mend"),
+    [
+        ({}, "healthy", "Redis 7.0.15 takes pages; 12 of 256 MiB, allkeys-lru", ""),
+        ({"policy": "volatile-ttl"}, "healthy", "256 MiB, volatile-ttl", ""),
+        ({"policy": "noeviction"}, "degraded", "no page that is made is shared", "allkeys-lru"),
+        ({"bytes_max": 0}, "degraded", "grows until the system ends it", "set `maxmemory`"),
+        (
+            {"bytes_max": 0, "policy": "noeviction"},
+            "degraded",
+            "its policy is noeviction",
+            "set `maxmemory` and `maxmemory-policy allkeys-lru`",
+        ),
+        ({"is_replica": True}, "degraded", "nothing can be written", "LIVEFEED_REDIS_URL"),
+        ({"version": "5.0.7"}, "degraded", "Redis 5.0.7 is older", "Redis 6 or newer"),
+        ({"version": ""}, "degraded", "older than what was tested", "Redis 6 or newer"),
+    ],
+)
+def test_redis(different: dict[str, Any], state: State, reason: str, mend: str) -> None:
+    """A cache that is full, or that may grow for ever, is no reason to stop."""
+    check = redis_health.redis(replace(REDIS, **different))
+    assert (check.part, check.state) == ("redis", state)
+    assert reason in check.reason
+    assert mend in (check.mend or "")
+    assert check.figures["evicted"] == 3

@@ -1,12 +1,13 @@
-"""The settings of the database: what is refused, and how it is said."""
+"""The settings of servers: what is refused, and how it is said."""
 
 from __future__ import annotations
 
 import pytest
 
+from livefeed.cli.config import URLS, _shown
 from livefeed.errors import Misconfigured
 from livefeed.limits import REPLICAS_MAX
-from livefeed.settings import load_settings
+from livefeed.settings import Settings, load_settings
 
 URL = "postgresql://livefeed:hush@db{}:5432/livefeed"
 
@@ -41,3 +42,79 @@ def test_what_cannot_work_is_refused(given: dict[str, object], reason: str) -> N
         load_settings(**given)
     assert reason in str(refused.value)
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://cache",
+        "redis://cache:6379/0",
+        "redis://:hush@cache:6379/15",
+        "redis://livefeed:hu%2Fs%23h@[::1]:6379",
+        "rediss://livefeed:hush@cache/1?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=no",
+        "unix:///run/redis/redis.sock",
+        "unix://livefeed:hush@/run/redis/redis.sock?db=3",
+    ],
+)
+def test_a_redis_has_a_url(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """None by default; nobody is shown a password."""
+    assert load_settings().redis_url is None
+    monkeypatch.setenv("LIVEFEED_REDIS_URL", url)
+    settings = load_settings()
+    assert settings.redis_url == url
+    assert "redis_url" not in repr(settings)
+    shown = _shown("redis_url", url)
+    assert "hu" not in shown
+    assert ("***" in shown) == ("hu" in url)
+    assert shown.rpartition("@")[2] == url.rpartition("@")[2]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://:hush@cache", "must start with redis://, rediss:// (TLS) or unix://"),
+        ("cache:6379", "must start with redis://"),
+        ("", "must start with redis://"),
+        ("redis://", "has no host"),
+        ("redis://:hush@/0", "has no host"),
+        ("redis://:hush/hush@cache", "has no host"),
+        (
+            "redis://u:hush/hush@cache",
+            "has no host and port that can be read (in a password, write",
+        ),
+        ("redis://u:1/hush@cache", "must end with the number of a database"),
+        ("redis://:hu#hush@cache", "has no host"),
+        ("redis://cache#hush", "has a # in it"),
+        ("redis://cache:port", "has no host and port"),
+        ("redis://cache:99999", "has no host and port"),
+        ("redis://[hush", "has no host and port"),
+        ("redis://cache/hush", "must end with the number of a database"),
+        ("redis://cache/-1", "must end with the number of a database"),
+        ("redis://cache/0/1", "must end with the number of a database"),
+        ("unix:///run/redis.sock?db=hush", "must end with the number of a database"),
+        ("redis://hush@cache", "has a user without a password"),
+        ("redis://cache?password=hush", "may have no other parameters than db"),
+        ("redis://cache?socket_timeout=600", "may have no other parameters than db"),
+        ("redis://cache?ssl_ca_certs=/hush", "may have no other parameters than db"),
+        ("rediss://cache?max_connections=600", "ssl_ca_certs, ssl_cert_reqs, ssl_certfile"),
+        ("unix://run/redis/redis.sock", "such as unix:///run/redis/redis.sock"),
+        ("unix://", "such as unix:///run/redis/redis.sock"),
+    ],
+)
+def test_a_url_that_is_no_redis_is_refused(url: str, reason: str) -> None:
+    """By the name of the setting, with what is wrong and none of the URL's text."""
+    with pytest.raises(Misconfigured) as refused:
+        load_settings(redis_url=url)
+    told = str(refused.value)
+    assert told.startswith("LIVEFEED_REDIS_URL ")
+    assert reason in told
+    assert "hush" not in told
+    chain = refused.value.__cause__
+    assert "hush" not in str(chain)
+
+
+def test_every_server_of_the_settings_is_shown_without_its_password() -> None:
+    """By `livefeed config`; a new URL has to be known there."""
+    public = {"nats_monitor_url", "jwks_url"}
+    names = {name for name in Settings.model_fields if name.endswith(("_url", "_urls"))}
+    assert names == URLS | public

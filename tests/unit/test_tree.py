@@ -56,6 +56,7 @@ LIBRARIES = {
     "psutil": [ADAPTERS, "functions/", CLI, "benchmarks/"],
     "pydantic": ["livefeed/settings.py"],
     "pydantic_settings": ["livefeed/settings.py"],
+    "redis": ["livefeed/adapters/redis_client.py"],
     "sqlalchemy": [POSTGRES],
     "starlette": ["gateway/"],
     "uvicorn": ["gateway/"],

@@ -1,1 +1,1 @@
-"""The caches of feed snapshots: in memory, shared in NATS, and how they work together."""
+"""The caches of feed snapshots: in memory, shared in NATS or Redis, and how they work together."""

@@ -12,12 +12,12 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from aiocache.base import BaseCache
 
 from livefeed.adapters.cache.flight import Failures, Flight, Found, Load, afresh, made_in_time
-from livefeed.breaker import Breaker
+from livefeed.breaker import Attempt, Breaker
 from livefeed.cache import (
     MICROSECONDS,
     Entry,
@@ -42,9 +42,9 @@ from livefeed.protocol import ERRORS
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["hit", "stale", "miss", "error"]
+Outcome = Literal["hit", "stale", "miss", "error", "refused"]
 
-OUTCOMES: Final[tuple[Outcome, ...]] = ("hit", "stale", "miss", "error")
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 LOADS: Final = ("started", "joined", "failed")
 CLOSE_SECONDS_MAX: Final = 2.0
 """How long what runs may take to end when it is cancelled."""
@@ -111,8 +111,11 @@ class Levels:
         self.counts: dict[tuple[str, str], int] = {
             (level.name, outcome): 0 for level in levels for outcome in OUTCOMES
         } | {("load", what): 0 for what in LOADS}
-        """By the name of a level and what came of asking it or putting something there; `load` by
-        what became of it, and how many callers joined a look-up that was on its way."""
+        """By the name of a level and what came of asking it or putting something there, `refused`
+        being what was not taken; `load` by what became of it, and how many callers joined a look-up
+        that was on its way."""
+        self._away: set[str] = set()
+        """The levels that are left alone, which was said."""
 
     async def get(
         self, key: str, load: Load, *, deadline_seconds: float, age_max: float | None = None
@@ -148,8 +151,20 @@ class Levels:
             self._refresh(key, load, look.entry)
         return look.found
 
+    def described(self) -> dict[str, Any]:
+        """For people: of each level what it is, its breaker's state and its counts; then the loads.
+
+        Nothing of any key is in it.
+        """
+        levels = [
+            {"name": level.name, "kind": level.cache.NAME, "breaker": level.breaker.state}
+            | {outcome: self.counts[level.name, outcome] for outcome in OUTCOMES}
+            for level in self._levels
+        ]
+        return {"levels": levels, "loads": {what: self.counts["load", what] for what in LOADS}}
+
     async def close(self) -> None:
-        """Cancel what runs; whoever waits gets Unavailable. The caches stay open.
+        """Cancel what runs, of which whoever waits gets Unavailable, and close the caches.
 
         A load that does not end when it is told to is not waited for.
         """
@@ -158,6 +173,8 @@ class Levels:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS_MAX)
+        for level in self._levels:
+            await level.cache.close()
 
     # Callers and their flights.
 
@@ -325,12 +342,14 @@ class Levels:
         """Put it into each, the nearest first."""
         stored = encode(entry)
         for level in levels:
-            if not await self._put_one(level, key, stored):
-                self.counts[level.name, "error"] += 1
+            outcome = await self._put_one(level, key, stored)
+            if outcome is not None:
+                self.counts[level.name, outcome] += 1
 
-    async def _put_one(self, level: Level, key: str, stored: bytes) -> bool:
+    async def _put_one(self, level: Level, key: str, stored: bytes) -> Outcome | None:
+        """Put it into one; why it is not there, or None."""
         if self._writes[level.name] >= CACHE_WRITES_AT_ONCE:
-            return False
+            return "refused"
         ttl = sum(level.lifetime(key))
         self._writes[level.name] += 1
         try:
@@ -339,8 +358,10 @@ class Levels:
             )
         finally:
             self._writes[level.name] -= 1
+        if not done:
+            return "error"
         # A cache that refuses, for example because it is full, is well: it is asked on.
-        return done and kept is not False
+        return "refused" if kept is False else None
 
     async def _call(
         self, level: Level, call: Callable[[], Awaitable[object]], seconds: float
@@ -350,14 +371,22 @@ class Levels:
         if allowed is None:
             return False, None
         try:
-            async with asyncio.timeout(seconds):
-                answer = await call()
+            with Attempt(allowed, self._clock, self._chance):
+                async with asyncio.timeout(seconds):
+                    answer = await call()
         except Exception as error:  # noqa: BLE001 - any fault of a cache is a miss
-            logger.debug("cache %s: %s", level.name, error)
-            allowed.failed(self._clock(), jitter=self._chance())
+            self._say_away(level, error)
             return False, None
-        except BaseException:
-            allowed.abandoned(self._clock())
-            raise
-        allowed.succeeded()
+        if level.name in self._away:
+            self._away.discard(level.name)
+            logger.info("the %s cache (%s) is used again", level.name, level.cache.NAME)
         return True, answer
+
+    def _say_away(self, level: Level, error: Exception) -> None:
+        """Warn once for each time that a level's breaker opens."""
+        reason = str(error) or type(error).__name__
+        logger.debug("cache %s: %s", level.name, reason)
+        if level.breaker.state == "open" and level.name not in self._away:
+            self._away.add(level.name)
+            sentence = "the %s cache (%s) is left alone until it answers: %s"
+            logger.warning(sentence, level.name, level.cache.NAME, reason)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from sys import getsizeof
 from typing import Any, Final, NamedTuple
 
@@ -94,11 +94,6 @@ class BoundedMemoryCache(BytesCache):
         self.hits += 1
         self._kept.move_to_end(key)
         return kept.value
-
-    async def _multi_get(
-        self, keys: Iterable[str], encoding: Any = None, _conn: Any = None
-    ) -> list[bytes | None]:
-        return [await self._get(key) for key in keys]
 
     async def _set(
         self,

@@ -8,39 +8,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
-from livefeed.adapters.cache.bytes_cache import BytesCache, is_there
+from livefeed.adapters.cache.bytes_cache import BytesCache, hashed, is_there
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.jetstream_api import Answer, Fault
 from livefeed.adapters.nats.questions import Questions, Reply
+from livefeed.cache import SHARED_LIFE_SECONDS_MAX
 from livefeed.errors import Unavailable
 from livefeed.limits import (
     CACHE_GET_SECONDS_MAX,
-    CACHE_LIFETIME_SPREAD_SHARE,
     CACHE_SET_SECONDS_MAX,
     CACHE_SHARED_BYTES_MAX,
-    CACHE_SHARED_FRESH_SECONDS,
     CACHE_SHARED_VALUE_BYTES_MAX,
-    CACHE_STALE_SECONDS,
     KIB,
 )
 
 BUCKET: Final = "feed_cache"
 BUCKET_SECONDS_MAX: Final = 5.0
 """How long making or mending the bucket may take; nobody waits for it for so long."""
-LIFE_SECONDS_MAX: Final = math.ceil(
-    (CACHE_SHARED_FRESH_SECONDS + CACHE_STALE_SECONDS) * (1.0 + CACHE_LIFETIME_SPREAD_SHARE)
-)
-"""Nothing stays in the bucket for longer, whatever its own time is."""
 HEADERS_BYTES_MAX: Final = 1 * KIB
 REFUSED_CODES: Final = frozenset({10077, 10074, 10047, 10028, 10054})
-"""The bucket is full; insufficient storage, disk, memory; the message is too large."""
+"""The stream, the storage, the disk or the memory is full; the message is too large."""
 EXISTS_CODES: Final = frozenset({10071, 10164})
 """The key has a value."""
 DIFFERS_CODE: Final = 10058
@@ -63,9 +56,9 @@ class _Purged(Answer):
 class NatsKvCache(BytesCache):
     """Keeps bytes in a bucket, which is made or mended on first use and again when it is gone.
 
-    Every call raises Unavailable when NATS does not answer in time. A write that the bucket
-    refuses, because it is full or the value is too large, returns False and is counted: whatever
-    was there for its key may still be.
+    From a full bucket what was put there first goes first. Every call raises Unavailable when NATS
+    does not answer in time. A write that is refused, because the value is too large or the server
+    has no memory left, returns False and is counted: whatever was there for its key may still be.
 
     Args:
         connection: NATS.
@@ -109,11 +102,6 @@ class NatsKvCache(BytesCache):
             return None
         return reply.payload
 
-    async def _multi_get(
-        self, keys: Iterable[str], encoding: Any = None, _conn: Any = None
-    ) -> list[bytes | None]:
-        return list(await asyncio.gather(*(self._get(key) for key in keys)))
-
     async def _set(
         self,
         key: str,
@@ -151,7 +139,7 @@ class NatsKvCache(BytesCache):
             await asyncio.gather(self._making, return_exceptions=True)
 
     def _subject(self, key: str) -> str:
-        return self._prefix + blake2b(key.encode(), digest_size=20).hexdigest()
+        return self._prefix + hashed(key)
 
     async def _put(
         self, key: str, value: bytes, ttl: float | None, headers: dict[str, str]
@@ -230,16 +218,19 @@ class NatsKvCache(BytesCache):
 
 
 def _definition(bucket: str, bytes_max: int, replicas: int) -> dict[str, Any]:
-    """The stream of a bucket, as NATS clients define it."""
+    """The stream of a bucket, as NATS clients define it but for what it does when it is full."""
     return {
         "name": f"KV_{bucket}",
         "subjects": [f"$KV.{bucket}.>"],
         "retention": "limits",
         "storage": "memory",
-        "discard": "new",
+        # Not "new", as NATS clients have it for a store: a cache that is full takes what is asked
+        # for now, and lets go of the oldest.
+        "discard": "old",
         "max_msgs_per_subject": 1,
         "max_bytes": bytes_max,
-        "max_age": LIFE_SECONDS_MAX * NANOSECONDS,
+        # Each value has its own time; this is for those of others.
+        "max_age": SHARED_LIFE_SECONDS_MAX * NANOSECONDS,
         "max_msg_size": CACHE_SHARED_VALUE_BYTES_MAX,
         "num_replicas": replicas,
         "allow_direct": True,
@@ -251,7 +242,7 @@ def _definition(bucket: str, bytes_max: int, replicas: int) -> dict[str, Any]:
 
 def _expiry(ttl: float | None) -> dict[str, str]:
     """A header for a value's own time: whole seconds, at least one; the bucket bounds it anyway."""
-    if ttl is None or ttl >= LIFE_SECONDS_MAX:
+    if ttl is None or ttl >= SHARED_LIFE_SECONDS_MAX:
         return {}
     return {"Nats-TTL": f"{max(1, math.ceil(ttl))}s"}
 
