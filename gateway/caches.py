@@ -1,4 +1,7 @@
-"""The caches of feeds' pages: this process's memory, then what all gateways share."""
+"""The caches of feeds' pages: this process's memory, then what all gateways share.
+
+Pages of a costly feed source are in the database too. Pages of the log are not: they come from it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from livefeed.adapters.cache.levels import Level, Levels
 from livefeed.adapters.cache.memory import BoundedMemoryCache
 from livefeed.adapters.cache.nats_kv import NatsKvCache
 from livefeed.adapters.cache.redis_cache import RedisCache
+from livefeed.adapters.cache.table import TableCache
 from livefeed.adapters.nats.connection import Connection as Nats
+from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.redis_client import RedisClient
 from livefeed.breaker import Breaker
 from livefeed.cache import SHARED_FACTOR
@@ -27,22 +32,29 @@ class Caches(NamedTuple):
     memory: BoundedMemoryCache
 
 
-def page_caches(settings: Settings, nats: Nats, factor: Callable[[], float]) -> Caches:
+def page_caches(
+    settings: Settings, nats: Nats, primary: Pool, factor: Callable[[], float]
+) -> Caches:
     """The caches of one gateway process.
 
     Args:
         settings: How long pages are fresh, and how much is kept.
         nats: Has what the gateways share, unless Redis has.
+        primary: Has what they keep for longer.
         factor: By how much pages are fresh for longer now.
     """
     memory = BoundedMemoryCache(bytes_max=settings.cache_memory_bytes_max)
     shared = _shared(settings, nats)
     fresh = settings.snapshot_fresh_seconds
+    each = [
+        Level("memory", memory, fresh, CACHE_STALE_SECONDS, Breaker()),
+        Level("shared", shared, fresh * SHARED_FACTOR, CACHE_STALE_SECONDS, Breaker()),
+    ]
+    kept = settings.feed_source_pages_seconds
+    if settings.feed_source is not None and kept > 0:
+        each.append(Level("table", TableCache(primary), kept, CACHE_STALE_SECONDS, Breaker()))
     levels = Levels(
-        [
-            Level("memory", memory, fresh, CACHE_STALE_SECONDS, Breaker()),
-            Level("shared", shared, fresh * SHARED_FACTOR, CACHE_STALE_SECONDS, Breaker()),
-        ],
+        each,
         wall=time.time,
         clock=time.monotonic,
         chance=random.random,

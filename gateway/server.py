@@ -126,7 +126,7 @@ def build_gateway(
         begin_share=settings.shed_share, connections_min=settings.shed_connections_min
     )
     load = Load(nats, name, settings)
-    caches = page_caches(settings, nats, lambda: load.cache_factor)
+    caches = page_caches(settings, nats, primary, lambda: load.cache_factor)
     return Gateway(
         nats=nats,
         authenticator=authenticator,

@@ -20,6 +20,7 @@ from livefeed.limits import (
     CACHE_FRESH_SECONDS_MAX,
     CACHE_MEMORY_BYTES_MAX,
     CACHE_MEMORY_FRESH_SECONDS,
+    CACHE_SHARED_FRESH_SECONDS,
     LANE_MESSAGE_BYTES_MAX,
     LOAD_SAMPLE_SECONDS,
     MIB,
@@ -151,6 +152,14 @@ class Settings(BaseSettings):
         None,
         description="`package.module:function` (async) that ranks feeds in place of the log for "
         "`GET /v1/feeds/{feed}`; see docs/feed-sources.md.",
+    )
+    feed_source_pages_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        description="How long pages of a feed source that is costly are fresh in the database, "
+        "where every gateway finds them: 3600 is an hour. 0 keeps none there. More than five times "
+        "`LIVEFEED_SNAPSHOT_FRESH_SECONDS`, for which they are fresh without it.",
     )
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
     gateway_wire: Literal["guarded", "stock"] = Field(
@@ -323,6 +332,7 @@ class Settings(BaseSettings):
                 "LIVEFEED_WORKER_IDLE_SECONDS must not exceed LIVEFEED_WORKER_LIFE_SECONDS"
             )
         self._check_servers()
+        self._check_pages()
         try:
             list(map(ip_network, self.trusted_proxies))
         except ValueError as error:
@@ -346,6 +356,15 @@ class Settings(BaseSettings):
             # Else who waits for a connection has no time left to use it.
             raise ValueError(
                 "LIVEFEED_DATABASE_WAIT_SECONDS must be less than LIVEFEED_DATABASE_TIMEOUT_SECONDS"
+            )
+
+    def _check_pages(self) -> None:
+        factor = CACHE_SHARED_FRESH_SECONDS / CACHE_MEMORY_FRESH_SECONDS
+        kept, shared = self.feed_source_pages_seconds, factor * self.snapshot_fresh_seconds
+        if kept and (not shared or kept <= shared):
+            raise ValueError(
+                "LIVEFEED_FEED_SOURCE_PAGES_SECONDS must be 0, or more than five times "
+                "LIVEFEED_SNAPSHOT_FRESH_SECONDS, which must not be 0"
             )
 
     def _check_key_source(self, location: str) -> None:

@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.app import Gateway
 from gateway.authorizer import Authorize
+from gateway.feed_door import Pages
 from gateway.listening import Doors, listen
+from gateway.log_reader import LogReader
 from gateway.replicas import Replicas
 from gateway.server import Access, build_gateway, run_gateway
+from gateway.snapshots import LogPages
 from livefeed.adapters.postgres.log import renew_epoch_if_changed
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.settings import load_settings
@@ -37,6 +41,7 @@ async def inner_gateway(
     stack: Stack,
     change: Callable[[Gateway], None] = unchanged,
     authorize: Authorize | None = None,
+    pages: Callable[[LogReader], Pages[Any]] = LogPages,
 ) -> AsyncIterator[InnerGateway]:
     """Run a gateway on the servers of a stack until the context ends.
 
@@ -44,6 +49,7 @@ async def inner_gateway(
         stack: Whose settings it has.
         change: Called with it before it serves.
         authorize: Its authorizer.
+        pages: Where its pages come from.
     """
     settings = load_settings(**stack.settings)
     pool = Pool(
@@ -57,9 +63,8 @@ async def inner_gateway(
     public = listen("127.0.0.1", 0, "LIVEFEED_GATEWAY_PORT")
     ops = listen("127.0.0.1", 0, "LIVEFEED_OPS_PORT")
     leave = asyncio.Event()
-    gateway = build_gateway(
-        settings, await stack.nats(), pool, Replicas(), Access(authorize=authorize)
-    )
+    access = Access(authorize=authorize, pages=pages)
+    gateway = build_gateway(settings, await stack.nats(), pool, Replicas(), access)
     change(gateway)
     url, ops_url = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in (public, ops))
     running = asyncio.create_task(run_gateway(settings, gateway, leave, Doors(public, ops)))
