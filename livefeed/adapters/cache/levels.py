@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 from aiocache.base import BaseCache
 
 from livefeed.adapters.cache.flight import Failures, Flight, Found, afresh
+from livefeed.adapters.patience import patient_timeout
 from livefeed.breaker import Breaker
 from livefeed.cache import (
     MICROSECONDS,
@@ -336,7 +337,7 @@ class Levels:
         if allowed is None:
             return False, None
         try:
-            async with asyncio.timeout(seconds):
+            async with patient_timeout(seconds):
                 answer = await call()
         except Exception as error:  # noqa: BLE001 - any fault of a cache is a miss
             logger.debug("cache %s: %s", level.name, error)

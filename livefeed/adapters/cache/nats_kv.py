@@ -19,6 +19,7 @@ from livefeed.adapters.cache.bytes_cache import BytesCache, is_there
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.jetstream_api import Answer, Fault
 from livefeed.adapters.nats.questions import Questions, Reply
+from livefeed.adapters.patience import patient_timeout
 from livefeed.errors import Unavailable
 from livefeed.limits import (
     CACHE_GET_SECONDS_MAX,
@@ -259,7 +260,7 @@ def _expiry(ttl: float | None) -> dict[str, str]:
 @asynccontextmanager
 async def _bounded(seconds: float) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(seconds):
+        async with patient_timeout(seconds):
             yield
     except TimeoutError as error:
         raise Unavailable("nats", f"no answer within {seconds:g} s") from error
