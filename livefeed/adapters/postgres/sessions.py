@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Final
+from weakref import WeakSet
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from livefeed.adapters.postgres.engine import engine_of
 
 CONNECT_SECONDS_MAX: Final = 3.0
-CLOSE_SECONDS_MAX: Final = 2.0
 RECYCLE_SECONDS: Final = 1_800
 
 
@@ -28,6 +27,7 @@ class Sessions:
     def __init__(
         self, url: str, *, connections: int, timeout_seconds: float, application: str
     ) -> None:
+        self._connections: Final[WeakSet[asyncpg.Connection]] = WeakSet()
         self._engine: Final[AsyncEngine] = engine_of(
             url,
             connect={
@@ -36,11 +36,11 @@ class Sessions:
                 "server_settings": {
                     "application_name": application,
                     "statement_timeout": f"{timeout_seconds * 1000:.0f}",
-                    "default_transaction_read_only": "on",
                     "idle_in_transaction_session_timeout": "10000",
                     "jit": "off",
                 },
             },
+            prepare=self._prepare,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=timeout_seconds,
@@ -54,7 +54,12 @@ class Sessions:
         return self._make()
 
     async def close(self) -> None:
-        """Close every connection, within a bound."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS_MAX):
-                await self._engine.dispose()
+        """Close every connection, without a goodbye: a server that hangs would not answer it."""
+        for connection in self._connections:
+            connection.terminate()
+        await self._engine.dispose()
+
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        self._connections.add(connection)
+        # Not from the start: a server that is looked for because it takes writes would not do.
+        await connection.execute("set default_transaction_read_only = on")
