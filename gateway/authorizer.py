@@ -43,6 +43,7 @@ class Authorizer:
         self._clock = clock
         self._answers: dict[tuple[str, str], tuple[bool, float]] = {}
         """The oldest first, each with when it was given."""
+        self._asking: dict[tuple[str, str], asyncio.Task[bool | None]] = {}
         self._turns = asyncio.Semaphore(AUTHORIZE_AT_ONCE)
         self._warned_at = -WARNING_SECONDS
 
@@ -67,13 +68,29 @@ class Authorizer:
     async def _code(self, user_id: str, feed: str) -> str | None:
         allowed = self._remembered(user_id, feed)
         if allowed is None:
-            try:
-                allowed = await self._ask(user_id, feed)
-            except Unavailable as error:
-                self._warn(error)
-                return "unavailable"
-            self._remember(user_id, feed, allowed=allowed)
-        return None if allowed else "feed_forbidden"
+            allowed = await self._asked(user_id, feed)
+        return "unavailable" if allowed is None else None if allowed else "feed_forbidden"
+
+    async def _asked(self, user_id: str, feed: str) -> bool | None:
+        """Its answer, asked for once for all who want to know it now; None where there is none."""
+        place = (user_id, feed)
+        if place not in self._asking:
+            task = asyncio.create_task(self._learn(user_id, feed), name="authorize")
+            self._asking[place] = task
+            task.add_done_callback(lambda _: self._asking.pop(place))
+        asking = self._asking[place]
+        # Not with the task: whoever asked first may go away, the others still want to know.
+        await asyncio.wait({asking})
+        return asking.result()
+
+    async def _learn(self, user_id: str, feed: str) -> bool | None:
+        try:
+            allowed = await self._ask(user_id, feed)
+        except Unavailable as error:
+            self._warn(error)
+            return None
+        self._remember(user_id, feed, allowed=allowed)
+        return allowed
 
     async def _ask(self, user_id: str, feed: str) -> bool:
         assert self._authorize is not None

@@ -19,6 +19,7 @@ from gateway.door import feed_of
 from gateway.log_reader import LogReader
 from livefeed.adapters.cache.flight import Found
 from livefeed.adapters.cache.levels import Levels
+from livefeed.adapters.patience import patient_timeout
 from livefeed.errors import Unavailable
 from livefeed.limits import SNAPSHOT_AGE_SECONDS_MIN, SNAPSHOT_SECONDS_MAX
 
@@ -123,7 +124,7 @@ def pack(body: bytes) -> bytes:
 async def in_time(wanted: Awaitable[Wanted], ends_at: float) -> Wanted:
     """What is waited for no longer than until a time of the loop's clock; raises Unavailable."""
     try:
-        async with asyncio.timeout_at(ends_at):
+        async with patient_timeout(ends_at - asyncio.get_running_loop().time()):
             return await wanted
     except TimeoutError as error:
         raise Unavailable("gateway", "what a page needs took too long") from error

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from gateway.replicas import Replica, Replicas
 from gateway.turn import Place
+from gateway.warn import warn
+from livefeed.adapters.patience import patient_timeout
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.adapters.postgres.snapshot_reads import SnapshotPage, read_snapshot_page
@@ -20,6 +22,7 @@ from livefeed.errors import Unavailable
 from livefeed.feed_view import PageQuery
 from livefeed.limits import (
     GATHERED_BYTES_MAX,
+    HEAD_CHECK_SECONDS,
     PAGE_BYTES_MAX,
     REPLICA_SECONDS_MAX,
     REPLICAS_ASKED_MAX,
@@ -50,8 +53,10 @@ class LogReader:
         self.primary_pages = 0
 
     async def run(self) -> None:
-        """Look how the replicas are, until cancelled."""
-        await self._replicas.run()
+        """Look how the replicas are, and which log this is, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._replicas.run(), name="replicas")
+            tasks.create_task(self._watch_epoch(), name="epoch")
 
     def described(self) -> list[dict[str, Any]]:
         """For people: how the replicas are."""
@@ -178,6 +183,18 @@ class LogReader:
                 failed = error
         raise failed
 
+    async def _watch_epoch(self) -> None:
+        """Where all that is asked for is cached, nothing else would notice another log."""
+        while True:
+            await asyncio.sleep(HEAD_CHECK_SECONDS * (0.9 + random.random() / 5))
+            try:
+                self.epoch = (await read_heads(self._primary, [])).epoch
+            except Unavailable as error:
+                # A read that needs it says so.
+                logger.debug("the epoch is not known: %s", error)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next look may pass
+                warn(logger, "the epoch is not known", error)
+
     async def _learn(self) -> str | None:
         try:
             await self.heads([])
@@ -268,7 +285,7 @@ async def _in_time(
     """A read that its server's breaker has let through, within a time; raises Unavailable."""
     try:
         with Attempt(allowed, time.monotonic, random.random, failures=(Unavailable, TimeoutError)):
-            async with asyncio.timeout(seconds):
+            async with patient_timeout(seconds):
                 return await read(pool)
     except TimeoutError as error:
         raise Unavailable(pool.dependency, f"no answer within {seconds:.3g} s") from error

@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.log_reader import LogReader
 from gateway.snapshots import answer
+from livefeed.adapters.patience import patient_wait
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.breaker import Breaker
 from livefeed.channel import channels_of, client_name
@@ -130,7 +131,7 @@ class SourcePages:
         """
         call = asyncio.ensure_future(self._source(request))
         try:
-            done, _ = await asyncio.wait({call}, timeout=SOURCE_SECONDS_MAX)
+            done = await patient_wait(call, SOURCE_SECONDS_MAX)
         finally:
             if not call.done():
                 call.cancel()

@@ -181,7 +181,7 @@ class Reading:
                 free.pop().close()
             kept = free.pop() if free else await Kept.open(door.port)
             try:
-                found = await kept.get(door.feed, self._token(user))
+                found = await kept.get(f"{door.feed}?limit=5", self._token(user))
             except BaseException as error:
                 kept.close()
                 begun = isinstance(error, asyncio.IncompleteReadError) and error.partial
@@ -216,9 +216,9 @@ class Kept:
         return self._reader.at_eof() or self._writer.is_closing()
 
     async def get(self, feed: str, token: str) -> tuple[bytes, bytes]:
-        """The head and the body of a feed's first page."""
+        """The head and the body of a feed's page; the feed may have parameters behind it."""
         self._writer.write(
-            f"GET /v1/feeds/{feed}?limit=5 HTTP/1.1\r\nHost: feeds\r\n"
+            f"GET /v1/feeds/{feed} HTTP/1.1\r\nHost: feeds\r\n"
             f"Authorization: Bearer {token}\r\n\r\n".encode()
         )
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()

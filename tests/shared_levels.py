@@ -43,8 +43,8 @@ class SharedLevel:
         """Something in front of it, for one gateway."""
         raise NotImplementedError
 
-    def settings(self, proxy: RecordingProxy) -> dict[str, Any]:
-        """Of a gateway that reaches it through a proxy."""
+    def settings(self, port: int | None = None) -> dict[str, Any]:
+        """Of a gateway that reaches it, by another port if there is a proxy."""
         raise NotImplementedError
 
     def full(self) -> AbstractAsyncContextManager[None]:
@@ -61,8 +61,8 @@ class NatsLevel(SharedLevel):
     def proxy(self) -> RecordingProxy:
         return NatsProxy(self.server.port, BUCKET)
 
-    def settings(self, proxy: RecordingProxy) -> dict[str, Any]:
-        return {"nats_url": f"nats://127.0.0.1:{proxy.port}"}
+    def settings(self, port: int | None = None) -> dict[str, Any]:
+        return {"nats_url": f"nats://127.0.0.1:{port or self.server.port}"}
 
     @asynccontextmanager
     async def full(self) -> AsyncIterator[None]:

@@ -216,8 +216,8 @@ class World:
             database_url=_through(servers.postgres, primary),
             replica_urls=[_through(self.replica, replica)],
             # Never elevated: pages would be fresh for twice as long.
-            load_thresholds={key: [None, None] for key in get_args(Input)},
-            **self.shared.settings(shared),
+            load_thresholds={name: [None, None] for name in get_args(Input)},
+            **self.shared.settings(shared.port),
             **settings,
         )
         self.gateways[name] = Gateway(process, primary, replica, shared)

@@ -50,6 +50,28 @@ class Policy:
         return Authorizer(self, clock=lambda: self.now)
 
 
+async def test_many_who_want_to_know_the_same_cost_one_question() -> None:
+    """Whoever asks first may go away; an answer that does not come is none for all of them."""
+    policy, go = Policy(), asyncio.Event()
+
+    async def slow(user_id: str, feed: str) -> Any:
+        await go.wait()
+        return await policy(user_id, feed)
+
+    asking = Authorizer(slow, clock=lambda: policy.now)
+    asks = [asyncio.create_task(asking.refusals(ALICE, ["home"])) for _ in range(1_000)]
+    await asyncio.sleep(0)
+    asks.pop(0).cancel()
+    go.set()
+    assert await asyncio.gather(*asks) == [{}] * 999
+    assert policy.asked == [("alice", "home")]
+    policy.answer = RuntimeError("away")
+    refused = await asyncio.gather(*(asking.refusals(ALICE, ["other"]) for _ in range(100)))
+    assert refused == [{"other": "unavailable"}] * 100
+    assert policy.asked[1:] == [("alice", "other")]
+    assert not asking._asking
+
+
 async def test_an_answer_is_believed_for_a_while() -> None:
     """One question for each user and feed, and another when the answer has become old."""
     policy = Policy()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from livefeed.adapters.patience import patient_wait
 from livefeed.errors import Unavailable
 from livefeed.limits import CACHE_FAILURE_SECONDS, CACHE_FAILURES_MAX, CACHE_LOAD_SECONDS_MAX
 
@@ -103,7 +104,7 @@ class Flight:
         """
         self.waiting += 1
         try:
-            await asyncio.wait({self._answer}, timeout=max(0.0, seconds))
+            await patient_wait(self._answer, seconds)
         finally:
             self.waiting -= 1
         if not self._answer.done():

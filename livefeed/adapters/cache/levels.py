@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from aiocache.base import BaseCache
 
 from livefeed.adapters.cache.flight import Failures, Flight, Found, Load, afresh, made_in_time
+from livefeed.adapters.patience import patient_timeout
 from livefeed.breaker import Attempt, Breaker
 from livefeed.cache import (
     MICROSECONDS,
@@ -372,7 +373,7 @@ class Levels:
             return False, None
         try:
             with Attempt(allowed, self._clock, self._chance):
-                async with asyncio.timeout(seconds):
+                async with patient_timeout(seconds):
                     answer = await call()
         except Exception as error:  # noqa: BLE001 - any fault of a cache is a miss
             self._say_away(level, error)

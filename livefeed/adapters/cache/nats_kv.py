@@ -18,6 +18,7 @@ from livefeed.adapters.cache.bytes_cache import BytesCache, hashed, is_there
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.jetstream_api import Answer, Fault
 from livefeed.adapters.nats.questions import Questions, Reply
+from livefeed.adapters.patience import patient_timeout
 from livefeed.cache import SHARED_LIFE_SECONDS_MAX
 from livefeed.errors import Unavailable
 from livefeed.limits import (
@@ -250,7 +251,7 @@ def _expiry(ttl: float | None) -> dict[str, str]:
 @asynccontextmanager
 async def _bounded(seconds: float) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(seconds):
+        async with patient_timeout(seconds):
             yield
     except TimeoutError as error:
         raise Unavailable("nats", f"no answer within {seconds:g} s") from error

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from livefeed.adapters.nats.connection import Connection, status_of
+from livefeed.adapters.patience import patient_timeout
 from livefeed.errors import Unavailable
 
 
@@ -56,7 +57,7 @@ class Questions:
             reply = self._prefix + token
             if not self._connection.send(subject, payload, reply=reply, headers=headers):
                 raise Unavailable("nats", "there is no connection")
-            async with asyncio.timeout(seconds):
+            async with patient_timeout(seconds):
                 return await answer
         except TimeoutError as error:
             raise Unavailable("nats", f"no answer within {seconds:g} s") from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import asyncpg
 
+from livefeed.adapters.patience import patient_timeout
 from livefeed.adapters.postgres.pool import UNAVAILABLE
 from livefeed.errors import Unavailable
 from livefeed.replica_choice import Look
@@ -71,7 +71,7 @@ class Gauge:
 
     async def _row(self, statement: str) -> asyncpg.Record:
         try:
-            async with asyncio.timeout(self._seconds_max):
+            async with patient_timeout(self._seconds_max):
                 if self._connection is None:
                     self._connection = await asyncpg.connect(
                         self._url, server_settings={"application_name": self._application}

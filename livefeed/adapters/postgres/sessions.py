@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy.ext.asyncio import (
@@ -15,14 +16,14 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from livefeed.adapters.postgres.pool import Pool
+from livefeed.adapters.postgres.pool import OnConnect, Pool
 
 CONNECT_SECONDS_MAX: Final = 3.0
 RECYCLE_SECONDS: Final = 1_800
 
 
 def engine_of(
-    url: str, connect: Mapping[str, Any], *, read_only: bool = False, **options: Any
+    url: str, connect: Mapping[str, Any], *, prepare: OnConnect | None = None, **options: Any
 ) -> AsyncEngine:
     """An engine of SQLAlchemy's.
 
@@ -31,15 +32,14 @@ def engine_of(
     Args:
         url: Of the server.
         connect: What asyncpg is given beside it.
-        read_only: Whether transactions are, unless they say otherwise.
+        prepare: Called with each new connection.
         options: What SQLAlchemy is given.
     """
 
     async def creator() -> asyncpg.Connection:
         connection: asyncpg.Connection = await asyncpg.connect(url, **connect)
-        if read_only:
-            # Not while it connects: the URL may ask for a server that takes writes.
-            await connection.execute("set default_transaction_read_only = on")
+        if prepare is not None:
+            await prepare(connection)
         return connection
 
     return create_async_engine("postgresql+asyncpg://", async_creator=creator, **options)
@@ -68,10 +68,11 @@ class Sessions:
                 "jit": "off",
             },
         }
+        self._connections: Final[WeakSet[asyncpg.Connection]] = WeakSet()
         self._engine: Final[AsyncEngine] = engine_of(
             url,
             connect,
-            read_only=True,
+            prepare=self._prepare,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=timeout_seconds,
@@ -85,8 +86,15 @@ class Sessions:
         return self._make()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, without a goodbye: a server that hangs would not answer it."""
+        for connection in self._connections:
+            connection.terminate()
         await self._engine.dispose()
+
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        self._connections.add(connection)
+        # Not while it connects: the URL may ask for a server that takes writes.
+        await connection.execute("set default_transaction_read_only = on")
 
 
 class ServerSessions:
