@@ -19,15 +19,15 @@ from livefeed.filters import ALL_TYPES
 from livefeed.limits import SOURCE_LATE_MAX
 from tests.servers import until
 
-QUERY = SourceQuery(5, None, ALL_TYPES)
+QUERY = SourceQuery("tests:source", 5, None, ALL_TYPES)
 
 
 class Reader:
     """Knows heads of everything."""
 
-    async def snapshot_heads(self, channels: Sequence[str]) -> Heads:
-        """All at 0."""
-        return Heads("e1", dict.fromkeys(channels, 0), dict.fromkeys(channels, 0))
+    async def heads_anywhere(self, channels: Sequence[str]) -> tuple[None, Heads]:
+        """All at 0, of no server."""
+        return None, Heads("e1", dict.fromkeys(channels, 0), dict.fromkeys(channels, 0))
 
 
 class Source:
@@ -62,7 +62,7 @@ async def source(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Source]:
 
 
 def pages_of(source: Source) -> SourcePages:
-    return SourcePages(Reader(), source, lambda: None)  # type: ignore[arg-type]
+    return SourcePages(Reader(), "tests:source", source, lambda _server: dict)  # type: ignore[arg-type]
 
 
 async def read(pages: SourcePages, user: str = "alice") -> bytes:
