@@ -58,7 +58,8 @@ LIBRARIES = {
     "pydantic_settings": ["livefeed/settings.py"],
     "sqlalchemy": [POSTGRES],
     "starlette": ["gateway/"],
-    "uvicorn": ["gateway/"],
+    "socketio": ["benchmarks/peers/python/"],
+    "uvicorn": ["gateway/", "benchmarks/peers/python/"],
     "uvloop": [CLI, "benchmarks/"],
     "websockets": [PYTHON_CLIENT, CLI],
 }
