@@ -184,7 +184,7 @@ class _Clients:
         for index, client in self._clients.items():
             manner = manners[min(self._crowd.first + index, len(manners) - 1)]
             if manner == "hides":
-                client.send_text(HIDDEN)
+                client.send(HIDDEN)
             elif manner != "reads":
                 client.pause_reading()
                 if manner == "trickles":
@@ -205,7 +205,7 @@ class _Clients:
         self._unread.clear()
         for client in self._clients.values():
             client.resume_reading()
-            client.send_text(VISIBLE)
+            client.send(VISIBLE)
 
     async def _connect_some(self, indexes: range, port: int) -> None:
         def on_frame(client: Client, payload: bytes) -> None:
@@ -257,7 +257,7 @@ class _Clients:
                 self._all_caught_up.set()
         elif frame.type == "connection_established":
             if index in self._epochs:
-                client.send_text(self._subscribe(index))
+                client.send(self._subscribe(index))
             self._epochs.setdefault(index, frame.epoch)
 
     def _count_frame(self, index: int, now: int) -> None:

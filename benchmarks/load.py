@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from benchmarks.clients import (
     Await,
@@ -64,13 +64,18 @@ class Outcome:
 
     def notes(self) -> list[str]:
         """What a reader of the latencies has to know of the publisher."""
-        late = self.published.late
-        if late.maximum <= LATE_SECONDS_MAX:
-            return []
-        return [
-            f"the publisher fell behind its schedule by up to {late.maximum:.2f} s (p99 "
-            f"{late.percentile(99) * 1e3:.0f} ms); latencies count from the schedule"
-        ]
+        return late_notes(self.published)
+
+
+def late_notes(published: Published) -> list[str]:
+    """Says so when a publisher did not keep its schedule."""
+    late = published.late
+    if late.maximum <= LATE_SECONDS_MAX:
+        return []
+    return [
+        f"the publisher fell behind its schedule by up to {late.maximum:.2f} s (p99 "
+        f"{late.percentile(99) * 1e3:.0f} ms); latencies count from the schedule"
+    ]
 
 
 class Load:
@@ -211,6 +216,21 @@ class Load:
         return await asyncio.gather(*waits)
 
 
+def others_notes(percent: float) -> list[str]:
+    """Says so when programs that are no part of the run used much of a core."""
+    if percent <= OTHERS_PERCENT_MAX:
+        return []
+    return [f"other programs used {percent:.0f} % of a core: measure again"]
+
+
+class Measured(Protocol):
+    """Servers, or a load."""
+
+    def usage(self) -> dict[str, Usage]:
+        """What each of its roles has used since it began."""
+        ...
+
+
 class Meter:
     """Measures the CPU of every role, in percent of one core, from its making on.
 
@@ -220,7 +240,7 @@ class Meter:
         processes: The pids of more load processes, by role.
     """
 
-    def __init__(self, stack: Stack, load: Load | None = None, **processes: int) -> None:
+    def __init__(self, stack: Measured, load: Measured | None = None, **processes: int) -> None:
         self._stack = stack
         self._load = load
         self._processes = processes
@@ -240,15 +260,15 @@ class Meter:
 
     def notes(self, percent: dict[str, float]) -> list[str]:
         """What a reader of the figures has to know of the CPU."""
-        notes = [
+        return [*self.load_notes(percent), *others_notes(percent["others"])]
+
+    def load_notes(self, percent: dict[str, float]) -> list[str]:
+        """Says so when a load process was short of CPU itself."""
+        return [
             f"the load's {role} used {percent[role]:.0f} % of a core: latencies include its delay"
             for role in self._load_usage()
             if percent[role] > BUSY_PERCENT_MAX
         ]
-        if percent["others"] > OTHERS_PERCENT_MAX:
-            text = f"other programs used {percent['others']:.0f} % of a core: measure again"
-            notes.append(text)
-        return notes
 
     def _usage(self) -> dict[str, Usage]:
         own = {"scenario": usage_of([os.getpid()])}

@@ -20,10 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
-WHOLE_TEXT: Final = 0x80 | TEXT
-WHOLE: Final = {0x80 | opcode for opcode in (TEXT, CLOSE, PING, PONG)}
-"""First bytes that a livefeed server sends: FIN set, no extension bits."""
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+FIN: Final = 0x80
+SUBPROTOCOL: Final = "livefeed.v1"
+HOST: Final = "127.0.0.1"
+HANDSHAKES_AT_ONCE: Final = 200
+HANDSHAKE_SECONDS_MAX: Final = 30.0
 HEAD_BYTES_MAX: Final = 16 * 1024
 # Linux only, and in the socket module from Python 3.12 on: the port is chosen at connect, when the
 # destination is known, so each source address has its own 28,000.
@@ -31,18 +33,25 @@ BIND_NO_PORT: Final = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
 
 
 class ProtocolBroken(Exception):
-    """The server sent what a livefeed server never sends."""
+    """The server sent what none that is measured here ever sends."""
 
 
 # Frames and handshake: bytes in, values out.
 
 
 class FrameParser:
-    """Cuts a stream of bytes into frames."""
+    """Cuts a stream of bytes into frames: whole ones, without extensions.
 
-    __slots__ = ("_held", "_wanted")
+    Args:
+        opcode: Of the one kind of data frame that there may be: livefeed's are TEXT.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_data", "_held", "_opcode", "_wanted", "_whole")
+
+    def __init__(self, opcode: int = TEXT) -> None:
+        self._opcode = opcode
+        self._data = FIN | opcode
+        self._whole = {FIN | one for one in (opcode, CLOSE, PING, PONG)}
         self._held = bytearray()
         self._wanted = 0
         """Bytes that must be there before another look at `_held` can find anything."""
@@ -60,16 +69,16 @@ class FrameParser:
             data = bytes(self._held)
             self._held.clear()
         start, end = 0, len(data)
-        # Nearly every chunk is one short text frame: two comparisons instead of the loop below.
-        if end > 3 and data[0] == WHOLE_TEXT:
+        # Nearly every chunk is one short data frame: two comparisons instead of the loop below.
+        if end > 3 and data[0] == self._data:
             length = data[1]
             if length == end - 2 < 126:
-                return [(TEXT, data[2:])]
+                return [(self._opcode, data[2:])]
             if length == 126 and data[2] << 8 | data[3] == end - 4:
-                return [(TEXT, data[4:])]
+                return [(self._opcode, data[4:])]
         frames: list[tuple[int, bytes]] = []
         while start < end:
-            if data[start] not in WHOLE:
+            if data[start] not in self._whole:
                 raise ProtocolBroken(f"a frame that begins with 0x{data[start]:02x}")
             body, stop = _frame_bounds(data, start, end)
             if stop > end:
@@ -100,16 +109,18 @@ def encode_client_frame(opcode: int, payload: bytes) -> bytes:
     """A frame as a client has to send it: masked, here with zeros, which costs nothing."""
     length = len(payload)
     if length < 126:
-        head = struct.pack("!BB", 0x80 | opcode, 0x80 | length)
+        head = struct.pack("!BB", FIN | opcode, 0x80 | length)
     elif length < 1 << 16:
-        head = struct.pack("!BBH", 0x80 | opcode, 0xFE, length)
+        head = struct.pack("!BBH", FIN | opcode, 0xFE, length)
     else:
-        head = struct.pack("!BBQ", 0x80 | opcode, 0xFF, length)
+        head = struct.pack("!BBQ", FIN | opcode, 0xFF, length)
     return head + bytes(4) + payload
 
 
-def handshake_request(*, host: str, port: int, path: str, token: str, key: str) -> bytes:
-    """The request that opens a WebSocket."""
+def handshake_request(
+    *, host: str, port: int, path: str, token: str, key: str, subprotocol: str = SUBPROTOCOL
+) -> bytes:
+    """The request that opens a WebSocket; an empty token or subprotocol is not sent."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: {host}:{port}",
@@ -117,8 +128,8 @@ def handshake_request(*, host: str, port: int, path: str, token: str, key: str) 
         "Connection: Upgrade",
         f"Sec-WebSocket-Key: {key}",
         "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Protocol: livefeed.v1",
-        f"Authorization: Bearer {token}",
+        *([f"Sec-WebSocket-Protocol: {subprotocol}"] if subprotocol else []),
+        *([f"Authorization: Bearer {token}"] if token else []),
     ]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -148,19 +159,19 @@ def read_handshake(data: bytes, key: str) -> tuple[str, bytes] | None:
 
 
 class Client(asyncio.Protocol):
-    """One WebSocket; `on_frame(client, payload)` is called for each text frame.
+    """One WebSocket; `on_frame(client, payload)` is called for each data frame.
 
     Attributes:
         index: Which one of `connect_many`'s clients it is.
         context: Whatever the scenario wants to keep with it.
-        frames: Text frames received.
+        frames: Data frames received.
         opened: Done when the handshake is; fails when it is refused.
         closed: Why it ended, or empty while it lives.
         on_closed: Called once when it ends.
     """
 
     __slots__ = (
-        *("_held", "_key", "_on_frame", "_open", "_parser", "_request", "_transport"),
+        *("_held", "_key", "_on_frame", "_opcode", "_open", "_parser", "_request", "_transport"),
         *("closed", "context", "frames", "index", "on_closed", "opened"),
     )
 
@@ -171,7 +182,9 @@ class Client(asyncio.Protocol):
         host: str,
         port: int,
         path: str,
-        token: str,
+        token: str = "",
+        subprotocol: str = SUBPROTOCOL,
+        opcode: int = TEXT,
         index: int = 0,
     ) -> None:
         self.index = index
@@ -183,10 +196,11 @@ class Client(asyncio.Protocol):
         self._on_frame = on_frame
         self._key = base64.b64encode(os.urandom(16)).decode()
         self._request = handshake_request(
-            host=host, port=port, path=path, token=token, key=self._key
+            host=host, port=port, path=path, token=token, key=self._key, subprotocol=subprotocol
         )
         self._transport: asyncio.Transport | None = None
-        self._parser = FrameParser()
+        self._opcode = opcode
+        self._parser = FrameParser(opcode)
         self._open = False
         self._held = b""
 
@@ -200,7 +214,7 @@ class Client(asyncio.Protocol):
             data = self._finish_handshake(data)
         try:
             for opcode, payload in self._parser.feed(data):
-                if opcode == TEXT:
+                if opcode == self._opcode:
                     self.frames += 1
                     self._on_frame(self, payload)
                 else:
@@ -211,9 +225,9 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(f"lost: {exc!r}" if exc else "the server hung up")
 
-    def send_text(self, payload: bytes) -> None:
-        """Send one text frame."""
-        self._write(encode_client_frame(TEXT, payload))
+    def send(self, payload: bytes) -> None:
+        """Send one data frame."""
+        self._write(encode_client_frame(self._opcode, payload))
 
     def pause_reading(self) -> None:
         """Be a client that does not read."""
@@ -298,54 +312,62 @@ class Connected:
 async def connect_many(
     count: int,
     *,
-    host_addresses: Sequence[str] = ("127.0.0.1",),
     source_addresses: Sequence[str] = (),
     port: int,
     path_for: Callable[[int], str],
     token_for: Callable[[int], str],
     on_frame: Callable[[Client, bytes], None],
-    concurrency: int = 200,
-    timeout_seconds: float = 30.0,
 ) -> Connected:
     """Open `count` connections, so many at a time.
 
     Args:
         count: How many; the process's limit of open files has to allow them.
-        host_addresses: Where to connect to, in turn.
         source_addresses: Where to connect from, in turn; one address has some 28,000 ports.
         port: The server's.
         path_for: The path and query of client number i.
         token_for: Its bearer token.
         on_frame: Called with each text frame.
-        concurrency: How many handshakes may be under way.
-        timeout_seconds: For each handshake.
     """
+
+    def client_for(index: int) -> Client:
+        return Client(
+            on_frame,
+            host=HOST,
+            port=port,
+            path=path_for(index),
+            token=token_for(index),
+            index=index,
+        )
+
+    return await open_many(count, client_for, source_addresses=source_addresses, port=port)
+
+
+async def open_many(
+    count: int,
+    client_for: Callable[[int], Client],
+    *,
+    source_addresses: Sequence[str] = (),
+    port: int,
+) -> Connected:
+    """Open the clients that `client_for(index)` makes; the rest is as for `connect_many`."""
     numbers = iter(range(count))
     clients: list[Client] = []
     failures: list[str] = []
 
     async def work() -> None:
         for index in numbers:
-            host = host_addresses[index % len(host_addresses)]
             source = source_addresses[index % len(source_addresses)] if source_addresses else None
-            client = Client(
-                on_frame,
-                host=host,
-                port=port,
-                path=path_for(index),
-                token=token_for(index),
-                index=index,
-            )
+            client = client_for(index)
             try:
-                async with asyncio.timeout(timeout_seconds):
-                    await open_client(client, host, port, source)
+                async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
+                    await open_client(client, HOST, port, source)
                 clients.append(client)
             except OSError as error:
                 client.cut()
                 failures.append(str(error) or type(error).__name__)
 
     started = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(min(concurrency, count))))
+    await asyncio.gather(*(work() for _ in range(min(HANDSHAKES_AT_ONCE, count))))
     return Connected(clients, failures, time.perf_counter() - started)
 
 

@@ -49,7 +49,7 @@ class Published:
     late: LatencyRecorder = field(default_factory=LatencyRecorder)
     """From the scheduled time to the send."""
     acknowledged: LatencyRecorder = field(default_factory=LatencyRecorder)
-    """From the send to JetStream's answer."""
+    """From the send to the answer, which is JetStream's where nothing else is said."""
 
 
 class Numbered(Protocol):
@@ -68,25 +68,43 @@ class Numbered(Protocol):
         ...
 
 
+class Post(Protocol):
+    """Publishes one update; raises OutcomeUnknown or Unavailable."""
+
+    async def __call__(self, number: int, *, due: int, recorded: bool) -> None:
+        """Return when it is accepted."""
+        ...
+
+
 async def publish(link: Link, nats_url: str, traffic: Numbered) -> None:
     """The load: answers each Burst with a Published."""
     connection = await connect([nats_url], name="livefeed-bench-publisher")
     publisher = Publisher(connection)
     publisher.start()
+
+    async def post(number: int, *, due: int, recorded: bool) -> None:
+        payload = traffic.update(number, due=due, recorded=recorded)
+        subject = subjects.updates(traffic.priority(number), "bench")
+        await publisher.publish(subject, payload, {"Nats-Msg-Id": traffic.update_id(number)})
+
     try:
         while True:
             burst: Burst = await link.receive()
-            link.send(await _Run(publisher, traffic, burst).all())
+            link.send(await post_all(post, burst))
     finally:
         await close(connection)
+
+
+async def post_all(post: Post, burst: Burst) -> Published:
+    """Publish all of a burst on its schedule, and return when each has its answer."""
+    return await _Run(post, burst).all()
 
 
 class _Run:
     """One burst."""
 
-    def __init__(self, publisher: Publisher, traffic: Numbered, burst: Burst) -> None:
-        self._publisher = publisher
-        self._traffic = traffic
+    def __init__(self, post: Post, burst: Burst) -> None:
+        self._post = post
         self._burst = burst
         self._window = asyncio.Semaphore(WINDOW)
         self._random = random.Random(burst.first)
@@ -107,13 +125,10 @@ class _Run:
 
     async def _one(self, number: int, due: int) -> None:
         published = self._published
-        payload = self._traffic.update(number, due=due, recorded=self._burst.recorded)
-        subject = subjects.updates(self._traffic.priority(number), "bench")
-        headers = {"Nats-Msg-Id": self._traffic.update_id(number)}
         sent = clock()
         published.late.record((sent - due) / 1e9)
         try:
-            await self._publisher.publish(subject, payload, headers)
+            await self._post(number, due=due, recorded=self._burst.recorded)
         except OutcomeUnknown:
             published.unknown.add(number)
         except Unavailable:

@@ -54,6 +54,33 @@ class Figure:
 
 
 @dataclass(slots=True)
+class Table:
+    """What is compared side by side, in numbers and in words.
+
+    Attributes:
+        title: What all of it has in common.
+        rows: As many cells in each as there are columns.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        """Add a row; the cells that are not given are empty."""
+        self.rows.append((*cells, *[""] * (len(self.columns) - len(cells))))
+
+    def public(self) -> dict[str, Any]:
+        """Its JSON."""
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        return {"title": self.title, "rows": rows}
+
+    def lines(self) -> list[str]:
+        """It as text for a terminal."""
+        return [self.title, *_align([self.columns, *self.rows], right=())]
+
+
+@dataclass(slots=True)
 class Report:
     """What one run of a scenario says.
 
@@ -62,6 +89,7 @@ class Report:
         figures: In the order in which they are shown.
         failure: Why it could not be run to its end, or empty.
         notes: Sentences that somebody who reads the figures has to know.
+        tables: What is shown below the figures; most scenarios have none.
     """
 
     scenario: str
@@ -70,6 +98,7 @@ class Report:
     """By kind, such as `lost`: deliveries that were not exact. All 0, or the report is not ok."""
     failure: str = ""
     notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -87,6 +116,7 @@ class Report:
             "ok": self.ok,
             "computer": computer(),
             "figures": {figure.name: figure.public() for figure in self._all_figures()},
+            **({"tables": [table.public() for table in self.tables]} if self.tables else {}),
         }
 
     def table(self) -> str:
@@ -98,7 +128,8 @@ class Report:
             rows.append((figure.name, value, str(figure.goal or ""), met))
         lines = [
             f"{self.scenario}: {'ok' if self.ok else 'NOT OK'}   ({computer()})",
-            *_align(rows),
+            *_align(rows, right=(1,)),
+            *(line for table in self.tables for line in ("", *table.lines())),
         ]
         lines += [f"failed: {self.failure}"] if self.failure else []
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
@@ -140,12 +171,12 @@ def _number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _align(rows: list[tuple[str, ...]]) -> list[str]:
+def _align(rows: list[tuple[str, ...]], *, right: tuple[int, ...]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
             # Values stand on the right, so that their digits are below each other.
-            text.rjust(width) if place == 1 else text.ljust(width)
+            text.rjust(width) if place in right else text.ljust(width)
             for place, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

@@ -182,6 +182,25 @@ class Stack:
         if not (self._nats.running and self._postgres.running):
             raise Unavailable("server", f"NATS or PostgreSQL has died; see {self.folder}")
 
+    def kill(self, *, databases: bool = True) -> None:
+        """Kill all processes at once, as a crash would; their data stays, for `start_again`."""
+        # A pool that is killed takes nobody along: its workers would go on.
+        workers = [psutil.Process(pid) for pid in self.workers()]
+        for child in [*([self._pool] if self._pool else []), *self._gateways]:
+            child.kill()
+        for server in [self._nats, *(self._databases() if databases else [])]:
+            server.kill()
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
+        self._pool = None
+        self._gateways.clear()
+
+    async def start_again(self) -> None:
+        """Start all but the pool on what `kill` left."""
+        await asyncio.gather(self._nats.start(), self.start_databases())
+        await asyncio.gather(*map(self._start_gateway, self.gateway_ports))
+
     async def stop_databases(self) -> None:
         """Stop the primary and its replica; their data stays."""
         await asyncio.gather(*(server.stop() for server in self._databases()))

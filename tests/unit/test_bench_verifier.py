@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.measure import LatencyRecorder, growth
-from benchmarks.report import Goal, Report, merged
+from benchmarks.report import Goal, Report, Table, merged
 from benchmarks.scenario import Options, WrongSize
 from benchmarks.scenarios.latency import Sizes
 from benchmarks.traffic import Traffic
@@ -223,3 +223,22 @@ def test_the_share_within_a_time_never_says_too_much() -> None:
     assert recorder.share_within(0.1) == 1.0
     assert 0.44 <= recorder.share_within(0.05) <= 0.5
     assert recorder.share_within(0.0005) == 0.0
+
+
+def test_tables_are_shown_below_the_figures_and_are_in_the_json() -> None:
+    report = Report("any", faults=found())
+    assert set(report.public()) == {"scenario", "ok", "computer", "figures"}
+    table = Table("side by side", ("peer", "CPU µs", "messages"))
+    table.add("one", "12.5", "exact")
+    table.add("another", "not installed")
+    report.tables.append(table)
+    lines = report.table().splitlines()
+    place = lines.index("side by side")
+    assert [line.split() for line in lines[place + 1 : place + 4]] == [
+        ["peer", "CPU", "µs", "messages"],
+        ["one", "12.5", "exact"],
+        ["another", "not", "installed"],
+    ]
+    (public,) = report.public()["tables"]
+    assert public["title"] == "side by side"
+    assert public["rows"][1] == {"peer": "another", "CPU µs": "not installed", "messages": ""}

@@ -59,7 +59,8 @@ LIBRARIES = {
     "redis": ["livefeed/adapters/redis_client.py"],
     "sqlalchemy": [POSTGRES],
     "starlette": ["gateway/"],
-    "uvicorn": ["gateway/"],
+    "socketio": ["benchmarks/peers/python/"],
+    "uvicorn": ["gateway/", "benchmarks/peers/python/"],
     "uvloop": [CLI, "benchmarks/"],
     "websockets": [PYTHON_CLIENT, CLI],
 }

