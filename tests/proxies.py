@@ -201,6 +201,24 @@ class NatsProxy(RecordingProxy):
                 wait.ended_at = min(wait.ended_at, time.monotonic())
 
 
+class RedisProxy(RecordingProxy):
+    """Who waits is a call of the gateway's, for no longer than the gateway waits for it."""
+
+    def opened(self, line: Line) -> None:
+        """It asks at once."""
+
+    def asked(self, line: Line, _data: bytes) -> None:
+        if line.wait is None:
+            now = time.monotonic()
+            line.wait = Wait("redis", now, now + CACHE_CALL_SECONDS_MAX)
+            self.waits.append(line.wait)
+
+    def answered(self, line: Line, _data: bytes = b"") -> None:
+        if line.wait is not None:
+            line.wait.ended_at = min(line.wait.ended_at, time.monotonic())
+            line.wait = None
+
+
 @dataclass(slots=True)
 class Commands:
     """Cuts one direction of NATS's protocol into commands, and passes over payloads."""

@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol
 
+from redis.asyncio import Redis
+
 from livefeed.adapters.cache.nats_kv import BUCKET
 from livefeed.adapters.embedded import NatsServer
 from livefeed.limits import KIB
-from tests.proxies import NatsProxy, RecordingProxy
+from tests.proxies import NatsProxy, RecordingProxy, RedisProxy
+from tests.redis_server import RedisServer
 from tests.servers import OwnServers, connected
 
 
@@ -38,6 +41,12 @@ class SharedLevel:
     """
 
     server: Server
+
+    async def __aenter__(self) -> SharedLevel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is left of it."""
 
     def proxy(self) -> RecordingProxy:
         """Something in front of it, for one gateway."""
@@ -83,4 +92,36 @@ class NatsLevel(SharedLevel):
             return before
 
 
-SHARED_LEVELS: Final[dict[str, Callable[[OwnServers], SharedLevel]]] = {"nats": NatsLevel}
+class RedisLevel(SharedLevel):
+    """A Redis of its own."""
+
+    def __init__(self, servers: OwnServers) -> None:
+        self.server: RedisServer = RedisServer(servers.postgres.directory.with_name("redis"))
+
+    async def __aenter__(self) -> SharedLevel:
+        await self.server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.kill()
+
+    def proxy(self) -> RecordingProxy:
+        return RedisProxy(self.server.port)
+
+    def settings(self, port: int | None = None) -> dict[str, Any]:
+        return {"redis_url": f"redis://127.0.0.1:{port or self.server.port}/0"}
+
+    @asynccontextmanager
+    async def full(self) -> AsyncIterator[None]:
+        async with Redis.from_url(self.server.url) as client:
+            await client.config_set("maxmemory", "1")
+            try:
+                yield
+            finally:
+                await client.config_set("maxmemory", "0")
+
+
+SHARED_LEVELS: Final[dict[str, Callable[[OwnServers], SharedLevel]]] = {
+    "nats": NatsLevel,
+    "redis": RedisLevel,
+}

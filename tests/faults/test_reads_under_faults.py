@@ -356,8 +356,8 @@ NATS: Final[dict[str, Fault]] = {
 async def world(
     request: pytest.FixtureRequest, own_stack: Stack, own_servers: OwnServers
 ) -> AsyncIterator[World]:
-    shared = SHARED_LEVELS[request.param](own_servers)
     async with AsyncExitStack() as exits:
+        shared = await exits.enter_async_context(SHARED_LEVELS[request.param](own_servers))
         world = World(own_stack, own_servers, shared)
         await world.start(exits)
         yield world

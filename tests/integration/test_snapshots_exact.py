@@ -96,9 +96,10 @@ async def gateways(
 ) -> AsyncIterator[Gateways]:
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # What one reads when it fails.
-    gateways = Gateways(own_stack, SHARED_LEVELS[request.param](own_servers), random.Random(seed))
-    yield gateways
-    await gateways.aclose()
+    async with SHARED_LEVELS[request.param](own_servers) as shared:
+        gateways = Gateways(own_stack, shared, random.Random(seed))
+        yield gateways
+        await gateways.aclose()
 
 
 async def test_every_page_and_what_follows_is_the_log(
