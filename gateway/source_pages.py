@@ -14,7 +14,7 @@ import msgspec
 from gateway.log_reader import LogReader
 from gateway.snapshots import answer
 from livefeed.adapters.patience import patient_wait
-from livefeed.breaker import Breaker
+from livefeed.breaker import PAGES_POLICY, Breaker
 from livefeed.channel import channels_of, client_name
 from livefeed.errors import Refused, Unavailable
 from livefeed.feed_source import (
@@ -56,7 +56,7 @@ class SourcePages:
         self._reader: Final = reader
         self._source: Final = source
         self._sessions: Final = sessions
-        self.breaker: Final = Breaker()
+        self.breaker: Final = Breaker(PAGES_POLICY)
         self._late: Final[set[asyncio.Future[SourcePage]]] = set()
         """Calls that were given up and have not ended."""
 
