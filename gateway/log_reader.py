@@ -17,7 +17,7 @@ from livefeed.adapters.patience import patient_timeout
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import Heads, Page, read_heads, read_pages
 from livefeed.adapters.postgres.snapshot_reads import SnapshotPage, read_snapshot_page
-from livefeed.breaker import Attempt, Breaker, Call
+from livefeed.breaker import PAGES_POLICY, Attempt, Breaker, Call
 from livefeed.errors import Unavailable
 from livefeed.feed_view import PageQuery
 from livefeed.limits import (
@@ -40,7 +40,7 @@ class LogReader:
 
     def __init__(self, primary: Pool, replicas: Replicas) -> None:
         self._primary = primary
-        self._primary_reads = Breaker()
+        self._primary_reads = Breaker(PAGES_POLICY)
         """Of the reads that may go anywhere; those that need the primary try it each time."""
         self._replicas = replicas
         self.epoch: str | None = None

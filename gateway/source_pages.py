@@ -15,7 +15,7 @@ from gateway.log_reader import LogReader
 from gateway.snapshots import answer
 from livefeed.adapters.patience import patient_wait
 from livefeed.adapters.postgres.pool import Pool
-from livefeed.breaker import Breaker
+from livefeed.breaker import PAGES_POLICY, Breaker
 from livefeed.channel import channels_of, client_name
 from livefeed.errors import AfterRefused, Unavailable
 from livefeed.feed_source import (
@@ -66,7 +66,7 @@ class SourcePages:
         self._name: Final = name
         self._source: Final = source
         self._sessions: Final = sessions
-        self.breaker: Final = Breaker()
+        self.breaker: Final = Breaker(PAGES_POLICY)
         self._late: Final[set[asyncio.Future[SourcePage]]] = set()
         """Calls that were given up and have not ended."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 BreakerState = Literal["closed", "open", "half_open"]
 
@@ -26,6 +26,11 @@ class BreakerPolicy:
     """The wait doubles from the one to the other with each failed probe."""
     probe_seconds_max: float = 30.0
     """A probe that has not ended by then is given up, and another one goes."""
+
+
+PAGES_POLICY: Final = BreakerPolicy(open_seconds_max=1.0)
+"""Of what pages are made of: new within 5 s of its return, with a second for which a failure is
+remembered, the time that a probe takes, and a page that is given once more while it is made."""
 
 
 class Call:

@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import psutil
@@ -29,6 +29,7 @@ from livefeed.limits import SNAPSHOTS_AT_ONCE
 from tests.servers import connected
 
 AT_ONCE: Final = 50
+LOOKS: Final = 40
 FAILING_SHARE: Final = 0.1
 
 
@@ -38,7 +39,7 @@ class Flood:
 
     keys: int
     warm: int
-    """After so many every bound is reached, and the memory is looked at for the first time."""
+    """After so many every bound is reached: from then on the memory is looked at."""
     memory_bytes_max: int
     shared_bytes_max: int
     nats_url: str | None
@@ -49,12 +50,12 @@ class Flood:
 class Outcome:
     """What became of it."""
 
-    warm_bytes: int = 0
-    end_bytes: int = 0
+    memory: list[int] = field(default_factory=list)
+    """Bytes, again and again. They go up and down: what was taken away stays where it was ordered
+    until it is most of it."""
     seconds: float = 0.0
     failed: int = 0
     entries: int = 0
-    refused: int = 0
     """Writes that the shared cache did not take."""
     left: dict[str, int] | None = None
     """What is kept for keys beside the entries, at the end."""
@@ -77,8 +78,8 @@ async def flood(wanted: Flood) -> Outcome:
             loads_max=SNAPSHOTS_AT_ONCE,
         )
         for first in range(0, wanted.keys, AT_ONCE):
-            if first == wanted.warm:
-                outcome.warm_bytes = _memory()
+            if first >= wanted.warm and first % (wanted.keys // LOOKS) == 0:
+                outcome.memory.append(_memory())
             asks = (_ask(levels, number) for number in range(first, first + AT_ONCE))
             outcome.failed += AT_ONCE - sum(await asyncio.gather(*asks))
         while levels._tasks:
@@ -91,8 +92,7 @@ async def flood(wanted: Flood) -> Outcome:
         }
         if wanted.nats_url is not None:
             outcome.left["questions"] = len(caches[1]._questions._waiting)
-            outcome.refused = caches[1].refused
-        outcome.entries, outcome.end_bytes = memory.entries, _memory()
+        outcome.entries = memory.entries
         await levels.close()
     outcome.seconds = round(time.monotonic() - began_at, 1)
     return outcome

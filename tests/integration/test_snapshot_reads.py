@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import random
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway import log_reader
 from gateway.log_reader import LogReader
 from gateway.replicas import Replica, Replicas
 from livefeed.adapters.embedded import PostgresReplica
@@ -157,6 +160,48 @@ async def test_a_replica_answers_however_far_it_is_behind(
         gauge.close()
     for pool in pools:
         await pool.close()
+
+
+async def test_another_log_is_noticed_without_a_read(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway whose pages are all kept would serve those of the old one until they are stale."""
+    monkeypatch.setattr(log_reader, "HEAD_CHECK_SECONDS", 0.05)
+    reader = LogReader(pool, Replicas())
+    watching = asyncio.create_task(reader.run())
+    await until(lambda: reader.epoch, what="the epoch is known")
+    await pool.fetch("update feed_epoch set epoch = 'another'")
+    await until(lambda: reader.epoch == "another", what="the new epoch is known")
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_many_who_are_the_first_read_the_epoch_once(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever of them goes away; what goes wrong is everybody's, and is tried again."""
+    reader, reads = LogReader(pool, Replicas()), 0
+    fetch = pool.fetch
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            raise Unavailable("primary", "a test")
+        return await fetch(*arguments)
+
+    monkeypatch.setattr(pool, "fetch", counted)
+    failed = await asyncio.gather(
+        *(reader.known_epoch() for _ in range(100)), return_exceptions=True
+    )
+    assert {str(one) for one in failed} == {
+        "log is unavailable: its epoch could not be read: primary is unavailable: a test"
+    }
+    asking = [asyncio.create_task(reader.known_epoch()) for _ in range(100)]
+    await asyncio.sleep(0)
+    asking.pop(0).cancel()
+    assert len(set(await asyncio.gather(*asking))) == 1
+    assert reads == 2
 
 
 # Helpers.

@@ -338,6 +338,16 @@ def test_epoch(different: dict[str, Any], state: State, reason: str) -> None:
     assert_says(check, state, reason, "" if state == "healthy" else "livefeed")
 
 
+def test_what_pools_may_open() -> None:
+    """A feed source has a pool of its own on each server, in each gateway process."""
+    primary = {"worker_processes": 1, "pool_connections": 8, "has_replicas": True}
+    assert database_health.primary_connections(gateways=2, has_source=False, **primary) == 66
+    assert database_health.primary_connections(gateways=2, has_source=True, **primary) == 82
+    replica = {"gateways": 2, "pool_connections": 8}
+    assert database_health.replica_connections(has_source=False, **replica) == 18
+    assert database_health.replica_connections(has_source=True, **replica) == 34
+
+
 @pytest.mark.parametrize(
     ("facts", "replay", "state", "reason"),
     [
