@@ -56,7 +56,6 @@ class Outcome:
     seconds: float = 0.0
     failed: int = 0
     entries: int = 0
-    """Writes that the shared cache did not take."""
     left: dict[str, int] | None = None
     """What is kept for keys beside the entries, at the end."""
 
