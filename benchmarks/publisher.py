@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from benchmarks.load_process import Link
 from benchmarks.measure import LatencyRecorder
 from benchmarks.traffic import clock
 from livefeed import subjects
 from livefeed.adapters.nats.connection import close, connect
-from livefeed.adapters.nats.publish import Publisher
+from livefeed.adapters.nats.publish import BATCH_MESSAGES_MAX, Outbound, Publisher
 from livefeed.errors import OutcomeUnknown, Unavailable
 from livefeed.subjects import Lane
 
 WINDOW: Final = 2_000
 """Publishes without an answer yet; above it the schedule slips, and the report says so."""
+AGAIN_SECONDS: Final = 0.2
+"""From an attempt that was not accepted to the next one."""
 LEAD_SECONDS: Final = 0.1
 """From the command to the first update."""
 
@@ -36,6 +38,11 @@ class Burst:
     recorded: bool
     uneven: bool = False
     """Not at equal intervals, so that nothing periodic in the servers is always met or missed."""
+    gather_seconds: float = 0.0
+    """What is due within such a time goes as one atomic batch, as `livefeed publish` does it with
+    what comes fast; 0: each update by itself."""
+    patience_seconds: float = 0.0
+    """For how long an update that was not accepted is published again, under the same id."""
 
 
 @dataclass(slots=True)
@@ -49,7 +56,7 @@ class Published:
     late: LatencyRecorder = field(default_factory=LatencyRecorder)
     """From the scheduled time to the send."""
     acknowledged: LatencyRecorder = field(default_factory=LatencyRecorder)
-    """From the send to JetStream's answer."""
+    """From the first send of an update, or of a batch, to the answer that accepted it."""
 
 
 class Numbered(Protocol):
@@ -81,6 +88,13 @@ async def publish(link: Link, nats_url: str, traffic: Numbered) -> None:
         await close(connection)
 
 
+class _Due(NamedTuple):
+    """One update, and when it has to be published."""
+
+    number: int
+    due: int
+
+
 class _Run:
     """One burst."""
 
@@ -96,33 +110,70 @@ class _Run:
         """Publish all of them, and return when each has its answer."""
         burst = self._burst
         start = clock() + int(LEAD_SECONDS * 1e9)
+        gather = int(burst.gather_seconds * 1e9)
+        gathered: list[_Due] = []
         async with asyncio.TaskGroup() as tasks:
             for place in range(burst.count):
                 shift = self._random.random() / 2 if burst.uneven else 0.0
                 due = start + int((place + shift) / burst.per_second * 1e9)
-                await until(due)
+                gathered.append(_Due(burst.first + place, due))
                 await self._window.acquire()
-                tasks.create_task(self._one(burst.first + place, due))
+                full = len(gathered) == BATCH_MESSAGES_MAX or place == burst.count - 1
+                if full or due - gathered[0].due >= gather:
+                    await until(due)
+                    tasks.create_task(self._some(gathered))
+                    gathered = []
         return self._published
 
-    async def _one(self, number: int, due: int) -> None:
-        published = self._published
-        payload = self._traffic.update(number, due=due, recorded=self._burst.recorded)
-        subject = subjects.updates(self._traffic.priority(number), "bench")
-        headers = {"Nats-Msg-Id": self._traffic.update_id(number)}
+    async def _some(self, gathered: list[_Due]) -> None:
+        """Publish these, together if there are several."""
+        messages = [self._message(one) for one in gathered]
         sent = clock()
-        published.late.record((sent - due) / 1e9)
-        try:
-            await self._publisher.publish(subject, payload, headers)
-        except OutcomeUnknown:
-            published.unknown.add(number)
-        except Unavailable:
-            published.refused.add(number)
-        else:
-            published.accepted += 1
-            published.acknowledged.record((clock() - sent) / 1e9)
-        finally:
+        for one in gathered:
+            self._published.late.record((sent - one.due) / 1e9)
+        if len(gathered) == 1 or not await self._together(messages, sent):
+            for one, message in zip(gathered, messages, strict=True):
+                await self._alone(one.number, message, sent)
+        for _ in gathered:
             self._window.release()
+
+    async def _together(self, messages: list[Outbound], sent: int) -> bool:
+        try:
+            await self._publisher.publish_batch(messages)
+        except (OutcomeUnknown, Unavailable):
+            # Alone, each gets an answer of its own, and counts once.
+            return False
+        self._accept(len(messages), sent)
+        return True
+
+    async def _alone(self, number: int, message: Outbound, sent: int) -> None:
+        patient_until = clock() + int(self._burst.patience_seconds * 1e9)
+        stored = False
+        while True:
+            try:
+                await self._publisher.publish(*message)
+            except OutcomeUnknown:
+                stored = True
+            except Unavailable:
+                pass
+            else:
+                self._accept(1, sent)
+                return
+            if clock() >= patient_until:
+                # Whatever was said later, an attempt without an answer may have stored it.
+                (self._published.unknown if stored else self._published.refused).add(number)
+                return
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _accept(self, count: int, sent: int) -> None:
+        self._published.accepted += count
+        self._published.acknowledged.record((clock() - sent) / 1e9)
+
+    def _message(self, one: _Due) -> Outbound:
+        traffic, number = self._traffic, one.number
+        payload = traffic.update(number, due=one.due, recorded=self._burst.recorded)
+        subject = subjects.updates(traffic.priority(number), "bench")
+        return subject, payload, {"Nats-Msg-Id": traffic.update_id(number)}
 
 
 async def until(due: int) -> None:
