@@ -32,7 +32,7 @@ VISIBLE: Final = b'{"type": "visibility", "state": "visible"}'
 TOKEN_SECONDS: Final = 6 * 3600
 CAUGHT_UP_SECONDS_MAX: Final = 60.0
 HANDSHAKE_SECONDS_MAX: Final = 20.0
-"""From a server that stands still no answer comes, and another one may be there."""
+"""Of the connect, and then of the handshake: from a server that stands still no answer comes."""
 # Every address of 127/8 is the loopback's on Linux alone.
 SOURCES: Final = [f"127.0.0.{n}" for n in range(2, 18)] if sys.platform == "linux" else []
 
@@ -283,8 +283,7 @@ class _Clients:
                 token=self._token(index),
             )
             try:
-                async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
-                    await open_client(client, HOST, port, source)
+                await open_client(client, HOST, port, source, seconds=HANDSHAKE_SECONDS_MAX)
             except OSError:
                 client.cut()
                 continue

@@ -22,7 +22,8 @@ PRIOR_RUNS: Final = 2
 """As many runs as what is known of a unit counts for: few runs say little of how they scatter."""
 LEAST: Final = 0.05
 """However alike the runs are: so much differs between two days."""
-SIGMAS: Final = 3.0
+SIGMAS: Final = 4.0
+"""Some 200 figures are judged at once, and none of them is to be worse by chance."""
 MAD_TO_SIGMA: Final = 1.4826
 """From the median absolute deviation to the standard deviation, if it is normal."""
 MEDIAN_ERROR: Final = 1.2533

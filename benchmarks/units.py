@@ -39,20 +39,20 @@ class Unit:
 
 
 UNITS: Final[dict[str, Unit]] = {
-    "s": Unit("latency", "lower", 0.4, 0.1),
-    "ms": Unit("latency", "lower", 0.4, 2.0),
-    "µs": Unit("CPU", "lower", 0.25, 1.0),
-    CORE: Unit("CPU", "lower", 0.25, 2.0),
-    "KiB": Unit("memory", "lower", 0.15, 2.0),
-    "MiB": Unit("memory", "lower", 0.15, 4.0),
+    "s": Unit("latency", "lower", 0.6, 0.1),
+    "ms": Unit("latency", "lower", 0.6, 2.0),
+    "µs": Unit("CPU", "lower", 0.35, 1.0),
+    CORE: Unit("CPU", "lower", 0.35, 2.0),
+    "KiB": Unit("memory", "lower", 0.2, 2.0),
+    "MiB": Unit("memory", "lower", 0.2, 4.0),
     "MiB/h": Unit("memory", "lower", 0.5, 16.0),
-    PER_SECOND: Unit("rate", "higher", 0.25, 0.0),
+    PER_SECOND: Unit("rate", "higher", 0.35, 0.0),
     RATIO: Unit("ratio", None, 0.25, 0.1),
     A_READ: Unit("ratio", "lower", 0.25, 0.01),
     SHARE: Unit("ratio", None, 0.1, 0.005),
 }
 
-TAIL_FACTOR: Final = 2.5
+TAIL_FACTOR: Final = 2.0
 """By how much more the slowest few of many scatter than their middle does."""
 _TAILS: Final = ("p99", "p999", "max")
 

@@ -82,13 +82,13 @@ def test_the_same_results_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("cpu_us_per_message", 13.0),
-        ("p50_ms", 29.0),
-        ("p99_ms", 170.0),
-        ("updates_per_second", 9_000.0),
+        ("cpu_us_per_message", 14.0),
+        ("p50_ms", 33.0),
+        ("p99_ms", 180.0),
+        ("updates_per_second", 8_500.0),
         ("floor_ratio", 1.5),
         ("hit_share", 0.7),
-        ("rss_mib_gateway", 120.0),
+        ("rss_mib_gateway", 125.0),
         ("count", 20_000.0),
         ("lost", 1.0),
     ],
@@ -128,7 +128,7 @@ def test_a_difference_of_nearly_nothing_is_none_however_large_a_share(tmp_path: 
 def test_several_runs_say_themselves_by_how_much_they_differ(tmp_path: Path) -> None:
     """Runs that are alike find a change that one run against one would not."""
     steady = [line(p50_ms=20 + number / 10) for number in range(5)]
-    slower = [line(p50_ms=23 + number / 10) for number in range(5)]
+    slower = [line(p50_ms=25 + number / 10) for number in range(5)]
     assert worse(compared(tmp_path, steady, slower)) == {"p50_ms"}
     assert compared(tmp_path, steady[:1], slower[:1]).ok
     wild = [line(p50_ms=value) for value in (12, 18, 20, 26, 35)]
@@ -145,15 +145,15 @@ def test_one_bad_run_moves_neither_the_middle_nor_the_bound(tmp_path: Path) -> N
 
 
 def test_runs_of_one_program_are_hardly_ever_worse_than_each_other(tmp_path: Path) -> None:
-    """Five runs against five that scatter by 10 %: of 300 comparisons, less than one in fifty."""
+    """Five runs against five that scatter by 10 %: of 200 comparisons, at most one."""
     source = random.Random(7)
 
     def runs() -> list[str]:
         return [line(p50_ms=20 * source.lognormvariate(0, 0.1)) for _ in range(5)]
 
     # Each judges one figure.
-    false_alarms = sum(not compared(tmp_path, runs(), runs()).ok for _ in range(300))
-    assert false_alarms < 6
+    false_alarms = sum(not compared(tmp_path, runs(), runs()).ok for _ in range(200))
+    assert false_alarms <= 1
 
 
 def test_different_computers_are_compared_by_ratios_alone(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_the_table_names_what_changed_and_what_has_a_goal(tmp_path: Path) -> Non
     assert rows["cpu_us_per_message"].endswith("better")
     assert table.splitlines()[-1] == "1 worse, 1 better, 7 the same"
     markdown = comparison_markdown(comparison)
-    assert "| some | p50_ms | 20 | 60 | ms | 3.00 | ± 40% | WORSE |" in markdown
+    assert "| some | p50_ms | 20 | 60 | ms | 3.00 | ± 60% | WORSE |" in markdown
     assert markdown.index("WORSE") < markdown.index("<details>") < markdown.index("floor_ratio")
 
 
