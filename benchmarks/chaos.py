@@ -101,7 +101,7 @@ class Chaos:
             await _freeze(pid, blow)
             return
         leave = TO_LEAVE.get(blow.part, signal.SIGTERM)
-        await self.stack.end(pid, signal.SIGKILL if blow.deed == "kill" else leave)
+        await self.stack.end(blow.part, pid, signal.SIGKILL if blow.deed == "kill" else leave)
         await self.stack.revive()
 
 

@@ -25,25 +25,24 @@ Timeline = Sequence[tuple[float, LatencyRecorder]]
 
 def latency_chart(title: str, outcome: Outcome) -> Chart:
     """How long updates took that were due in each second."""
-    timeline = outcome.timeline
     description = (
         "From an update's scheduled time until a client had it, in milliseconds, by the second in "
         f"which it was due: {_said(outcome.latency)}."
     )
-    return Chart(title, description, [latency_panel(timeline)])
+    lines = [
+        Line(name, _points(outcome.timeline, percent), dashed=percent == 100)
+        for percent, name in PARTS
+    ]
+    return Chart(title, description, [_latency_panel(lines)])
 
 
 def lanes_chart(title: str, outcome: Outcome) -> Chart:
     """The same for each lane that something came in."""
     latencies = {lane: one for lane, one in outcome.latencies.items() if one.count}
     said = "; ".join(f"{lane} {_said(latency)}" for lane, latency in latencies.items())
-    lines = [
-        Line(f"{lane} p{percent}", _points(outcome.timeline_of(lane), percent), percent == 99)
-        for lane in latencies
-        for percent in (50, 99)
-    ]
+    lines = _lane_lines(outcome, (50, 99))
     description = f"From an update's scheduled time until a client had it, in milliseconds: {said}."
-    return Chart(title, description, [Panel("Latency, ms", "seconds", lines, tall=True)])
+    return Chart(title, description, [_latency_panel(lines)])
 
 
 def connections_chart(figures: Mapping[str, float]) -> Chart:
@@ -68,25 +67,37 @@ def connections_chart(figures: Mapping[str, float]) -> Chart:
     return Chart(f"{fewest:,} to {most:,} connections", description, panels, columns=2)
 
 
-def soak_chart(latency: Panel, rss: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
+def soak_chart(
+    outcome: Outcome,
+    blows: Sequence[tuple[float, str]],
+    rss: Mapping[str, Sequence[tuple[float, float]]],
+) -> Chart:
     """What took how long under blows, and the servers' memory while clients came and went."""
-    lines = [Line(role, spread(samples, POINTS_MAX)) for role, samples in rss.items()]
-    memory = Panel("Memory while clients come and go, MiB", "seconds", lines)
-    blows = f"{len(latency.marks)} blows" if latency.marks else "no blow"
+    memory = [Line(role, spread(samples, POINTS_MAX)) for role, samples in rss.items()]
+    panels = [
+        _latency_panel(_lane_lines(outcome, (99,)), blows),
+        Panel("Memory while clients come and go, MiB", "seconds", memory),
+    ]
     ends = ", ".join(f"{role} {samples[-1][1]:.0f}" for role, samples in rss.items() if samples)
     description = (
-        f"Latency in milliseconds by the second in which an update was due, under {blows}, which "
-        f"thin lines show; and resident memory of each role, at the end {ends} MiB."
+        f"Latency in milliseconds by the second in which an update was due, under {len(blows)} "
+        f"blows, which thin lines show; and resident memory of each role, at the end {ends} MiB."
     )
-    return Chart("Latency under blows, and memory", description, [latency, memory])
+    return Chart("Latency under blows, and memory", description, panels)
 
 
-def latency_panel(timeline: Timeline, marks: Sequence[tuple[float, str]] = ()) -> Panel:
-    """Median, tail and the slowest of each period."""
-    lines = [
-        Line(name, _points(timeline, percent), dashed=percent == 100) for percent, name in PARTS
-    ]
+def _latency_panel(lines: Sequence[Line], marks: Sequence[tuple[float, str]] = ()) -> Panel:
     return Panel("Latency, ms", "seconds", lines, tall=True, marks=marks)
+
+
+def _lane_lines(outcome: Outcome, percents: Sequence[int]) -> list[Line]:
+    """A line for each lane in which something came."""
+    return [
+        Line(f"{lane} p{percent}", _points(outcome.timeline_of(lane), percent), index > 0)
+        for lane, latency in outcome.latencies.items()
+        if latency.count
+        for index, percent in enumerate(percents)
+    ]
 
 
 def _by_count(figures: Mapping[str, float], prefix: str) -> list[tuple[float, float]]:

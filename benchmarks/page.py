@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from benchmarks.regressions import Change, Comparison
 from benchmarks.report import Report, aligned, computer, number_text
 
+NOTES_ALIKE: Final = 4
+"""From so many scenarios on they are counted, not named."""
+_NUMBER: Final = re.compile(r"\d[\d.,]*")
 VERDICTS: Final = {"worse": "WORSE", "better": "better", "same": "same", "unjudged": "–"}
 """How a comparison's verdicts are written."""
 
@@ -39,10 +43,24 @@ def page(reports: Sequence[Report], *, seconds: float, seed: int, quick: bool) -
     ]
     if quick:
         lines.append("quick: small and short, to show that it works; goals are for the whole size")
+    lines += [
+        f"{report.scenario}: failed: {report.failure}" for report in reports if report.failure
+    ]
+    return "\n".join([*lines, *_notes(reports)])
+
+
+def _notes(reports: Sequence[Report]) -> list[str]:
+    """Each note with its scenario; one that differs by its numbers alone stands once for many."""
+    found: dict[str, dict[str, str]] = {}
     for report in reports:
-        lines += [f"{report.scenario}: failed: {report.failure}"] if report.failure else []
-        lines += [f"{report.scenario}: {note}" for note in dict.fromkeys(report.notes)]
-    return "\n".join(lines)
+        for note in report.notes:
+            found.setdefault(_NUMBER.sub("#", note), {}).setdefault(report.scenario, note)
+    return [
+        f"{', '.join(notes)}: {next(iter(notes.values()))}"
+        if len(notes) < NOTES_ALIKE
+        else f"{len(notes)} scenarios, such as {next(iter(notes))}: {next(iter(notes.values()))}"
+        for notes in found.values()
+    ]
 
 
 def _exactness(report: Report) -> tuple[str, str, str, str, str]:

@@ -216,15 +216,15 @@ class Stack:
         children = [self._pool] if part == "pool" else list(self._gateways.values())
         return [child.pid for child in children if child and child.exit_code is None]
 
-    async def end(self, pid: int, number: signal.Signals) -> None:
-        """Send a process a signal, and return when it is gone; SIGKILL follows after 10 s."""
+    async def end(self, part: Part, pid: int, number: signal.Signals) -> None:
+        """Send one of its processes a signal, and return when it is gone; SIGKILL after 10 s."""
         deadline = time.monotonic() + LEAVE_SECONDS
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            process.send_signal(number)
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            # Gone is what was waited for: a process whose other threads still write is not.
+            while pid in self.pids(part):
                 if time.monotonic() > deadline:
-                    process.kill()
+                    os.kill(pid, signal.SIGKILL)
                 await asyncio.sleep(ENDED_POLL_SECONDS)
 
     async def revive(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.chaos import Chaos, plan
-from benchmarks.charts import latency_panel, soak_chart
+from benchmarks.charts import soak_chart
 from benchmarks.drain import drain
 from benchmarks.load import Load, Meter, Outcome, together
 from benchmarks.measure import slope
@@ -159,7 +159,7 @@ async def _chaos(this: _Run, seconds: float) -> None:
     _add_reliability(report, outcome, late, seconds * sizes.connections)
     report.add("blows", len(chaos.struck))
     marks = [(at, str(blow)) for at, blow in chaos.struck]
-    report.charts.append(soak_chart(latency_panel(outcome.timeline, marks), this.rss))
+    report.charts.append(soak_chart(outcome, marks, this.rss))
 
 
 def _add_slopes(report: Report, rss: Mapping[str, list[tuple[float, float]]]) -> None:

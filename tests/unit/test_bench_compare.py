@@ -145,11 +145,11 @@ def test_one_bad_run_moves_neither_the_middle_nor_the_bound(tmp_path: Path) -> N
 
 
 def test_runs_of_one_program_are_hardly_ever_worse_than_each_other(tmp_path: Path) -> None:
-    """Five runs against five that scatter by 10 %: of 200 comparisons, at most one."""
+    """Three runs against three that scatter by 10 %: of 200 comparisons, at most one."""
     source = random.Random(7)
 
     def runs() -> list[str]:
-        return [line(p50_ms=20 * source.lognormvariate(0, 0.1)) for _ in range(5)]
+        return [line(p50_ms=20 * source.lognormvariate(0, 0.1)) for _ in range(3)]
 
     # Each judges one figure.
     false_alarms = sum(not compared(tmp_path, runs(), runs()).ok for _ in range(200))

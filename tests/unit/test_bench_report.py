@@ -105,6 +105,18 @@ def test_the_page_has_every_goal_of_every_scenario_and_the_verdicts() -> None:
     assert "quick" in text
 
 
+def test_a_note_of_many_scenarios_stands_once() -> None:
+    reports = [
+        Report(f"s{number}", notes=[f"others used {number}.5 % of a core"]) for number in range(6)
+    ]
+    reports[0].notes.append("a process was at 91 %")
+    reports[1].notes.append("a process was at 85 %")
+    text = page(reports, seconds=1.0, seed=1, quick=False)
+    assert text.count("others used") == 1
+    assert "6 scenarios, such as s0: others used 0.5 % of a core" in text
+    assert "s0, s1: a process was at 91 %" in text
+
+
 def test_a_run_says_its_seed_once() -> None:
     made = report()
     for _ in range(2):
@@ -135,6 +147,9 @@ def test_latencies_by_the_second_add_up_to_all_of_them() -> None:
     assert one.latencies["low"].count == 200
     assert one.latencies["medium"].count == 0
     assert one.latencies["high"].maximum < 0.04 < one.latencies["low"].percentile(1)
+    high = one.timeline_of("high")
+    assert len(high) == 10
+    assert all(recorder.count == 20 and recorder.maximum < 0.04 for _, recorder in high)
 
 
 @pytest.mark.parametrize("chart", [latency_chart("One", outcome()), lanes_chart("Two", outcome())])
