@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import random
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from collections.abc import Set
+from typing import Final
 
 import msgspec
 
+from benchmarks.crowd import Await, Behave, Churn, ComeBack, Crowd, Cut, Judge, Manner, Taken
 from benchmarks.load_generator import Client, connect_many, open_client, raise_file_limit
 from benchmarks.load_process import Link
 from benchmarks.measure import LatencyRecorder
 from benchmarks.report import merged
 from benchmarks.stack import HOST, signing_settings
-from benchmarks.traffic import Traffic, clock
+from benchmarks.traffic import clock
 from benchmarks.verify import Inbox, decode_frame
 from livefeed.adapters.tokens import sign
-from livefeed.subjects import LANES, Lane
 
 FRAMES_MAX: Final = 100
 """Of one client, of the last second, that are counted; more are that many."""
@@ -31,80 +31,10 @@ HIDDEN: Final = b'{"type": "visibility", "state": "hidden"}'
 VISIBLE: Final = b'{"type": "visibility", "state": "visible"}'
 TOKEN_SECONDS: Final = 6 * 3600
 CAUGHT_UP_SECONDS_MAX: Final = 60.0
+HANDSHAKE_SECONDS_MAX: Final = 20.0
+"""Of the connect, and then of the handshake: from a server that stands still no answer comes."""
 # Every address of 127/8 is the loopback's on Linux alone.
 SOURCES: Final = [f"127.0.0.{n}" for n in range(2, 18)] if sys.platform == "linux" else []
-
-
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """Clients number `first` up to `stop`; client n is user n modulo the number of users."""
-
-    traffic: Traffic
-    ports: list[int]
-    jwt_secret: str
-    first: int
-    stop: int
-    manners: tuple[Manner, ...] = ()
-    """How each client behaves once all are caught up, by its number: who reads, who never does, who
-    reads a byte a second, and who looks away. The last one holds for all that follow."""
-
-
-Manner = Literal["reads", "stalls", "trickles", "hides"]
-
-
-@dataclass(frozen=True, slots=True)
-class Behave:
-    """Everybody reads and looks again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Await:
-    """Wait until what was published so far is here: numbers 0 up to `published`."""
-
-    published: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """Compare everything with what was published and with the log."""
-
-    published: int
-    unknown: frozenset[int]
-    refused: frozenset[int]
-    heads: Mapping[str, Mapping[str, int]]
-    """By user and by the client's name of a channel."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """End every connection at once, as a broken network would, and stay away."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComeBack:
-    """Connect all again, each with its cursor; the answer is the seconds until it is caught up."""
-
-    spread_seconds: float
-    """Each client waits for a random time up to this first, as the protocol asks."""
-    seconds_max: float
-
-
-@dataclass(slots=True)
-class Taken:
-    """What came since the last time that was asked."""
-
-    latencies: dict[Lane, LatencyRecorder] = field(
-        default_factory=lambda: {lane: LatencyRecorder() for lane in LANES}
-    )
-    """From the scheduled time, of those that are recorded, by what they said of their priority."""
-    deliveries: int = 0
-    replayed: int = 0
-    """Deliveries that came from the log, because there was no live push or it was lost."""
-    reconnects: int = 0
-    resets: int = 0
-    frames_a_second: int = 0
-    """Most frames with updates that one client was sent within a second."""
 
 
 async def follow(link: Link, crowd: Crowd) -> None:
@@ -122,6 +52,8 @@ async def follow(link: Link, crowd: Crowd) -> None:
             clients.cut()
         elif isinstance(command, Behave):
             clients.behave()
+        elif isinstance(command, Churn):
+            clients.churn(command.per_second)
         elif isinstance(command, ComeBack):
             link.send(await clients.come_back(command))
         else:
@@ -137,10 +69,11 @@ class _Clients:
     def __init__(self, crowd: Crowd) -> None:
         traffic = self._traffic = crowd.traffic
         self._crowd = crowd
+        self._slot = int(crowd.slot_seconds * 1e9)
         self._settings = signing_settings(crowd.jwt_secret)
         self._inboxes = [
-            Inbox(traffic.name(number % traffic.users), traffic.feed, topic=traffic.topic)
-            for number in range(crowd.first, crowd.stop)
+            Inbox(traffic.name(user), traffic.feed, traffic.owner_for(user))
+            for user in (number % traffic.users for number in range(crowd.first, crowd.stop))
         ]
         self._epochs: dict[int, str] = {}
         """By client: the epoch of the cursor that it holds."""
@@ -154,6 +87,10 @@ class _Clients:
         self._all_here = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients: dict[int, Client] = {}
+        self._random = random.Random(f"{traffic.seed} {crowd.first}")
+        self._churning: asyncio.Task[None] | None = None
+        self._away_since: dict[int, float] = {}
+        """By client: when its connection ended, until it is caught up again."""
         self._away = False
         self._spread_seconds = 1.0
         self._misbehaving = False
@@ -245,11 +182,16 @@ class _Clients:
             self._taken.deliveries += 1
             self._taken.replayed += frame.replay
             if content.recorded:
-                self._taken.latencies[content.lane].record((now - content.due) / 1e9)
+                key = content.lane, content.due // self._slot
+                recorder = self._taken.latencies.get(key)
+                if recorder is None:
+                    recorder = self._taken.latencies[key] = LatencyRecorder()
+                recorder.record((now - content.due) / 1e9)
         self._taken.resets += frame.type == "reset"
         if self._received >= self._wanted:
             self._all_here.set()
         if frame.type == "caught_up":
+            self._is_back(index)
             if index not in self._caught_up:
                 self._caught_up.add(index)
                 self._caught_up_seconds.record(time.perf_counter() - self._came_back_at)
@@ -274,6 +216,7 @@ class _Clients:
         self._clients[index] = client
 
         def again(_client: Client) -> None:
+            self._away_since.setdefault(index, time.perf_counter())
             if self._away:
                 return
             task = asyncio.get_running_loop().create_task(self._again(index))
@@ -283,6 +226,26 @@ class _Clients:
         client.on_closed = again
         if client.closed:
             again(client)
+
+    def churn(self, per_second: float) -> None:
+        """Have random connections end, again and again."""
+        if self._churning is not None:
+            self._churning.cancel()
+            self._churning = None
+        if per_second:
+            self._churning = asyncio.get_running_loop().create_task(self._churn(per_second))
+
+    async def _churn(self, per_second: float) -> None:
+        while True:
+            await asyncio.sleep(self._random.expovariate(per_second))
+            client = self._clients[self._random.randrange(len(self._inboxes))]
+            if not client.closed:
+                client.cut()
+
+    def _is_back(self, index: int) -> None:
+        since = self._away_since.pop(index, None)
+        if since is not None:
+            self._taken.away_seconds += time.perf_counter() - since
 
     def cut(self) -> None:
         """End every connection, and keep away."""
@@ -306,11 +269,11 @@ class _Clients:
 
     async def _again(self, index: int) -> None:
         self._taken.reconnects += 1
-        # As `connect` spreads them.
-        port = self._crowd.ports[index % len(self._crowd.ports)]
         source = SOURCES[index % len(SOURCES)] if SOURCES else None
-        while True:
-            await asyncio.sleep(random.random() * self._spread_seconds)
+        for attempt in itertools.count():
+            # As `connect` spreads them at first; a gateway that is away is left to the next one.
+            port = self._crowd.ports[(index + attempt) % len(self._crowd.ports)]
+            await asyncio.sleep(self._random.random() * self._spread_seconds)
             client = Client(
                 lambda client, payload: self._on_frame(index, client, payload),
                 host=HOST,
@@ -320,8 +283,9 @@ class _Clients:
                 token=self._token(index),
             )
             try:
-                await open_client(client, HOST, port, source)
+                await open_client(client, HOST, port, source, seconds=HANDSHAKE_SECONDS_MAX)
             except OSError:
+                client.cut()
                 continue
             self._keep(index, client)
             return
@@ -343,6 +307,9 @@ class _Clients:
                 async with asyncio.timeout(command.seconds):
                     await self._all_here.wait()
         taken, self._taken = self._taken, Taken()
+        now = time.perf_counter()
+        taken.away_seconds += sum(now - since for since in self._away_since.values())
+        self._away_since = dict.fromkeys(self._away_since, now)
         return taken
 
     def judge(self, command: Judge) -> dict[str, int]:

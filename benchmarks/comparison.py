@@ -1,15 +1,19 @@
-"""Reads the whole log from PostgreSQL, in pages, and compares it with the model."""
+"""Reads the whole log from PostgreSQL and compares it with the model, and answers with it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
-from benchmarks.reference import Channel, Reference, Row, Standing, birth_of
+from benchmarks.corpus import Corpus
+from benchmarks.feed_answers import judge_answer
+from benchmarks.readers import Sample
+from benchmarks.reference import Channel, Findings, Reference, Row, Standing, birth_of
 from benchmarks.report import Report, merged
 from benchmarks.stack import Stack
 from livefeed.adapters.postgres.pool import Pool
+from livefeed.channel import user_channel
 from livefeed.topology import DEAD_LETTERS
 
 CHANNELS_A_PAGE: Final = 500
@@ -44,6 +48,37 @@ async def compare(stack: Stack, reference: Reference, report: Report, suffix: st
     report.notes += findings.examples
     report.add(f"entries{suffix}", findings.entries)
     stack.keep |= any(findings.faults.values())
+
+
+async def compare_answers(
+    stack: Stack, corpus: Corpus, samples: Iterable[Sample], report: Report
+) -> None:
+    """Compare snapshots with the log as it is now, and add what is wrong to the report.
+
+    Args:
+        stack: Whose log it is.
+        corpus: What was published.
+        samples: Answers of any moment before this.
+        report: Where faults are counted.
+    """
+    waiting: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        waiting[user_channel(corpus.user(sample.user), corpus.feed)].append(sample)
+    compared = sum(map(len, waiting.values()))
+    found = Findings()
+    async with stack.database() as pool:
+        async for channel in channels(pool):
+            for sample in waiting.pop(channel.name, []):
+                judge_answer(corpus, sample, channel, found)
+    for name, some in waiting.items():
+        # Users without a channel: their feeds must be empty.
+        wrong = sum(b'"items":[]' not in sample.body for sample in some)
+        found.add("foreign", f"{name} is not in the log", wrong)
+    report.faults = merged([report.faults, found.faults])
+    report.notes += found.examples
+    report.add("answers_compared", compared)
+    report.add("items_compared", found.entries)
+    stack.keep |= any(found.faults.values())
 
 
 async def channels(pool: Pool) -> AsyncIterator[Channel]:

@@ -10,6 +10,8 @@ from benchmarks.stack import Stack
 
 STATISTICS_SECONDS: Final = 11.0
 """An idle backend says after 10 s what it has not said yet; a busy one each second."""
+BUSY_STATISTICS_SECONDS: Final = 1.5
+"""For quick runs: what backends did in their last second may be missing."""
 
 _TRANSACTIONS: Final = """
 select (xact_commit + xact_rollback)::bigint as transactions

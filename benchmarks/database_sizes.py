@@ -1,10 +1,11 @@
-"""How large the log's tables and indexes are, and how they are written; and a plot of it."""
+"""How large the log's tables and indexes are, and how they are written; and a chart of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from benchmarks.chart import Chart, Line, Panel
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.limits import MIB
 
@@ -62,42 +63,13 @@ def growth(samples: Sequence[Sample], hours: float) -> float:
     return last.bytes / before.bytes
 
 
-def plot(arms: Mapping[str, Sequence[Sample]]) -> str:
-    """An SVG of MiB over days: a line for each arm, whole and dashed for its table feed_entry."""
-    width, height, left, bottom = 720, 320, 60, 40
-    top = max(sample.bytes for samples in arms.values() for sample in samples) * 1.1
-    hours = max(samples[-1].hours for samples in arms.values())
-
-    def point(sample_hours: float, size: float) -> str:
-        x = left + sample_hours / hours * (width - left - 20)
-        y = height - bottom - size / top * (height - bottom - 20)
-        return f"{x:.1f},{y:.1f}"
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for day in range(round(hours / 24) + 1):
-        x, y = point(day * 24, 0).split(",")
-        parts.append(f'<text x="{x}" y="{float(y) + 18}" text-anchor="middle">day {day}</text>')
-    for step in range(5):
-        size = top / 5 * (step + 1)
-        x, y = point(0, size).split(",")
-        parts.append(f'<path d="M{x},{y} H{width - 20}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 6}" y="{y}" text-anchor="end">{size / MIB:.0f} MiB</text>')
-    for (name, samples), color in zip(arms.items(), ("#888", "#06c", "#c60", "#090"), strict=False):
-        parts += _lines(name, samples, color, point)
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _lines(name: str, samples: Sequence[Sample], color: str, point: Any) -> list[str]:
-    whole = " ".join(point(sample.hours, sample.bytes) for sample in samples)
-    entries = " ".join(point(sample.hours, sample.sizes["feed_entry"]) for sample in samples)
-    x, y = point(samples[-1].hours, samples[-1].bytes).split(",")
-    line = '<polyline fill="none" stroke-width="2" stroke="{}" {} points="{}"/>'
-    return [
-        line.format(color, "", whole),
-        line.format(color, 'stroke-dasharray="4 4"', entries),
-        f'<text x="{x}" y="{float(y) - 8}" text-anchor="end" fill="{color}">{name}</text>',
-    ]
+def sizes_chart(arms: Mapping[str, Sequence[Sample]]) -> Chart:
+    """MiB over days: a line for each arm, whole, and dashed for its table feed_entry."""
+    lines: list[Line] = []
+    for name, samples in arms.items():
+        whole = [(sample.hours / 24, sample.bytes / MIB) for sample in samples]
+        entries = [(sample.hours / 24, sample.sizes["feed_entry"] / MIB) for sample in samples]
+        lines += [Line(name, whole), Line(f"{name}, feed_entry", entries, dashed=True)]
+    ends = ", ".join(f"{name} {samples[-1].bytes / MIB:.1f}" for name, samples in arms.items())
+    description = f"The size of the log's tables and indexes over days, at the end: {ends} MiB."
+    return Chart("The log over a week", description, [Panel("Size, MiB", "days", lines)])

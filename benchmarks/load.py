@@ -5,28 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
-from benchmarks.clients import (
-    Await,
-    Behave,
-    ComeBack,
-    Crowd,
-    Cut,
-    Judge,
-    Manner,
-    Taken,
-    follow,
-)
+from benchmarks.clients import follow
+from benchmarks.crowd import Await, Behave, Churn, ComeBack, Crowd, Cut, Judge, Manner, Taken
 from benchmarks.load_process import LoadProcess
 from benchmarks.measure import LatencyRecorder, Usage, busy_seconds, usage_of
 from benchmarks.publisher import Burst, Published, publish
-from benchmarks.report import merged
+from benchmarks.report import Report, merged
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
+from benchmarks.units import CORE, LOAD_CORE
 from livefeed.channel import channels_of, client_name
+from livefeed.limits import MIB
 from livefeed.subjects import LANES, Lane
 
 CLIENTS_A_PROCESS_MAX: Final = 12_000
@@ -44,23 +38,48 @@ class Outcome:
     """What became of a burst, on both sides."""
 
     published: Published
-    latencies: dict[Lane, LatencyRecorder] = field(
-        default_factory=lambda: {lane: LatencyRecorder() for lane in LANES}
-    )
+    slots: dict[tuple[Lane, int], LatencyRecorder] = field(default_factory=dict)
+    """Latencies by lane and by the period in which the update was due."""
+    slot_seconds: float = 1.0
+    """How long a period is."""
     deliveries: int = 0
     replayed: int = 0
     reconnects: int = 0
     resets: int = 0
     frames_a_second: int = 0
     """Most frames with updates that one client was sent within a second."""
+    away_seconds: float = 0.0
+    """From the ends of connections until the client was caught up again, of all clients."""
+
+    @property
+    def latencies(self) -> dict[Lane, LatencyRecorder]:
+        """By lane, also of lanes that nothing came in."""
+        latencies = {lane: LatencyRecorder() for lane in LANES}
+        for (lane, _), one in self.slots.items():
+            latencies[lane].merge(one)
+        return latencies
 
     @property
     def latency(self) -> LatencyRecorder:
         """Of all lanes together."""
-        latency = LatencyRecorder()
-        for one in self.latencies.values():
-            latency.merge(one)
-        return latency
+        return together(self.slots.values())
+
+    @property
+    def timeline(self) -> list[tuple[float, LatencyRecorder]]:
+        """By the seconds from the first period to that in which the update was due."""
+        return self._timeline(LANES)
+
+    def timeline_of(self, lane: Lane) -> list[tuple[float, LatencyRecorder]]:
+        """The same for one lane."""
+        return self._timeline((lane,))
+
+    def _timeline(self, lanes: Sequence[Lane]) -> list[tuple[float, LatencyRecorder]]:
+        periods: dict[int, LatencyRecorder] = {}
+        for (lane, period), one in self.slots.items():
+            if lane in lanes:
+                periods.setdefault(period, LatencyRecorder()).merge(one)
+        first = min((period for _, period in self.slots), default=0)
+        return [((n - first) * self.slot_seconds, periods[n]) for n in sorted(periods)]
 
     def notes(self) -> list[str]:
         """What a reader of the latencies has to know of the publisher."""
@@ -86,6 +105,7 @@ class Load:
         traffic: What is published.
         connections: How many clients; where there are more than users, some users have two.
         manners: How they behave, if not all of them read.
+        slot_seconds: How long the periods are by which latencies are told apart.
 
     Attributes:
         connect_seconds: From the first handshake until every client was caught up.
@@ -98,12 +118,14 @@ class Load:
         *,
         connections: int,
         manners: tuple[Manner, ...] = (),
+        slot_seconds: float = 1.0,
     ) -> None:
         self.connect_seconds = 0.0
         self._stack = stack
         self._traffic = traffic
         self._connections = connections
         self._manners = manners
+        self._slot_seconds = slot_seconds
         self._publisher: LoadProcess
         self._crowd: list[LoadProcess] = []
         self._next = 0
@@ -117,7 +139,13 @@ class Load:
             for first in range(0, self._connections, CLIENTS_A_PROCESS_MAX):
                 stop = min(first + CLIENTS_A_PROCESS_MAX, self._connections)
                 crowd = Crowd(
-                    traffic, stack.gateway_ports, stack.jwt_secret, first, stop, self._manners
+                    traffic,
+                    stack.gateway_ports,
+                    stack.jwt_secret,
+                    first,
+                    stop,
+                    self._manners,
+                    self._slot_seconds,
                 )
                 self._crowd.append(await self._start(LoadProcess(follow, crowd)))
             self.connect_seconds = max(await self._answers(CONNECT_SECONDS_MAX))
@@ -133,6 +161,10 @@ class Load:
     def behave(self) -> None:
         """Have clients of bad manners read and look again."""
         self._tell(Behave())
+
+    def churn(self, per_second: float) -> None:
+        """From now on cut so many random connections a second; 0 ends it."""
+        self._tell(Churn(per_second / len(self._crowd)))
 
     def cut(self) -> None:
         """End every connection at once; nobody comes back before `come_back`."""
@@ -154,29 +186,42 @@ class Load:
         recorded: bool = True,
         uneven: bool = False,
         arrive_seconds: float = 30.0,
+        gather_seconds: float = 0.0,
+        patience_seconds: float = 0.0,
     ) -> Outcome:
         """Publish so many updates, and wait until they have arrived everywhere, within a bound.
 
-        With a bound of 0 nobody waits: nobody is there whom they could reach.
+        Args:
+            count: How many.
+            per_second: On which schedule, whatever the answers.
+            recorded: Whether their latencies count.
+            uneven: Not at equal intervals.
+            arrive_seconds: The bound; with 0 nobody waits: nobody is there whom they could reach.
+            gather_seconds: What is due within such a time goes as one atomic batch.
+            patience_seconds: For how long what was not accepted is published again.
         """
-        burst = Burst(self._next, count, per_second, recorded, uneven)
+        burst = Burst(
+            self._next, count, per_second, recorded, uneven, gather_seconds, patience_seconds
+        )
         self._next += count
         self._publisher.send(burst)
-        published = await self._publisher.receive(timeout_seconds=count / per_second + 60)
+        seconds_max = count / per_second + patience_seconds + 60
+        published = await self._publisher.receive(timeout_seconds=seconds_max)
         self._unknown |= published.unknown
         self._refused |= published.refused
         if arrive_seconds == 0:
             return Outcome(published)
         self._tell(Await(self._next, arrive_seconds))
-        outcome = Outcome(published)
+        outcome = Outcome(published, slot_seconds=self._slot_seconds)
         taken: Taken
         for taken in await self._answers(arrive_seconds + 30):
-            for lane, latency in taken.latencies.items():
-                outcome.latencies[lane].merge(latency)
+            for slot, latency in taken.latencies.items():
+                outcome.slots.setdefault(slot, LatencyRecorder()).merge(latency)
             outcome.deliveries += taken.deliveries
             outcome.replayed += taken.replayed
             outcome.reconnects += taken.reconnects
             outcome.resets += taken.resets
+            outcome.away_seconds += taken.away_seconds
             outcome.frames_a_second = max(outcome.frames_a_second, taken.frames_a_second)
         return outcome
 
@@ -197,23 +242,79 @@ class Load:
         self._stack.keep |= any(faults.values())
         return faults
 
-    def usage(self) -> dict[str, Usage]:
-        """What the load itself has used."""
+    def pids(self) -> dict[str, list[int]]:
+        """Its own processes, by role."""
         return {
-            "publisher": usage_of([self._publisher.pid]),
-            "clients": usage_of(process.pid for process in self._crowd),
+            "publisher": [self._publisher.pid],
+            "clients": [process.pid for process in self._crowd],
         }
 
     async def _start(self, process: LoadProcess) -> LoadProcess:
         return await self._processes.enter_async_context(process)
 
-    def _tell(self, command: Await | Behave | ComeBack | Cut | Judge) -> None:
+    def _tell(self, command: Await | Behave | Churn | ComeBack | Cut | Judge) -> None:
         for process in self._crowd:
             process.send(command)
 
     async def _answers(self, seconds: float) -> list[Any]:
         waits = (process.receive(timeout_seconds=seconds) for process in self._crowd)
         return await asyncio.gather(*waits)
+
+
+class Servers(Protocol):
+    """What is measured."""
+
+    def usage(self) -> dict[str, Usage]:
+        """What each of its roles has used since it began."""
+        ...
+
+
+class Loading(Protocol):
+    """What loads them."""
+
+    def pids(self) -> dict[str, list[int]]:
+        """Its own processes, by role."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What every role used over a time.
+
+    Attributes:
+        cpu_seconds: CPU by role of the servers.
+        percent: CPU by role, in percent of one core; `others` is what does not belong to the run.
+        rss_mib: Resident memory by role of the servers, at the end.
+        busiest: CPU of the busiest process of each role of the load, in percent of one core.
+    """
+
+    cpu_seconds: dict[str, float]
+    percent: dict[str, float]
+    rss_mib: dict[str, float]
+    busiest: dict[str, float]
+
+    def add_to(self, report: Report, suffix: str = "") -> None:
+        """Add the figures, and what a reader of the others has to know."""
+        for role, value in self.percent.items():
+            unit = CORE if role in self.rss_mib else LOAD_CORE
+            report.add(f"cpu_percent_{role}{suffix}", value, unit)
+        for role, value in self.rss_mib.items():
+            if value:
+                report.add(f"rss_mib_{role}{suffix}", value, "MiB")
+        report.notes += [note for note in self.notes() if note not in report.notes]
+
+    def notes(self) -> list[str]:
+        """Whether the load itself, or what else ran, was in the way."""
+        return [*self.load_notes(), *others_notes(self.percent["others"])]
+
+    def load_notes(self) -> list[str]:
+        """Whether the load itself was in the way."""
+        return [
+            f"the load generator may have been the bottleneck: a process of its {role} used "
+            f"{value:.0f} % of a core, and latencies include its delay"
+            for role, value in self.busiest.items()
+            if value > BUSY_PERCENT_MAX
+        ]
 
 
 def others_notes(percent: float) -> list[str]:
@@ -223,57 +324,70 @@ def others_notes(percent: float) -> list[str]:
     return [f"other programs used {percent:.0f} % of a core: measure again"]
 
 
-class Measured(Protocol):
-    """Servers, or a load."""
-
-    def usage(self) -> dict[str, Usage]:
-        """What each of its roles has used since it began."""
-        ...
-
-
 class Meter:
     """Measures the CPU of every role, in percent of one core, from its making on.
 
     Args:
         stack: The servers.
-        load: What loads them.
+        loads: What loads them.
         processes: The pids of more load processes, by role.
+        servers: The pids of servers that are not of the stack, by the role that each has instead.
     """
 
-    def __init__(self, stack: Measured, load: Measured | None = None, **processes: int) -> None:
+    def __init__(
+        self,
+        stack: Servers,
+        *loads: Loading,
+        processes: Mapping[str, int] | None = None,
+        servers: Mapping[str, int] | None = None,
+    ) -> None:
         self._stack = stack
-        self._load = load
-        self._processes = processes
-        self._before = self._usage()
+        self._guests = servers or {}
+        self._load = {role: [pid] for role, pid in (processes or {}).items()}
+        for load in loads:
+            for role, pids in load.pids().items():
+                self._load.setdefault(role, []).extend(pids)
+        self._load["scenario"] = [os.getpid()]
+        self._before = {role: one.cpu_seconds for role, one in self._servers().items()}
+        self._load_before = self._load_seconds()
         self._busy = busy_seconds()
         self._began = time.perf_counter()
 
-    def percent(self) -> dict[str, float]:
-        """By role; `others` is what does not belong to this run."""
+    def read(self) -> Used:
+        """What was used until now, and what memory is taken now."""
         seconds = time.perf_counter() - self._began
-        used = {
-            role: usage.cpu_seconds - self._before[role].cpu_seconds
-            for role, usage in self._usage().items()
+        servers = self._servers()
+        cpu = {role: one.cpu_seconds - self._before[role] for role, one in servers.items()}
+        load = self._load_seconds()
+        each = {
+            role: [load[pid] - self._load_before[pid] for pid in pids]
+            for role, pids in self._load.items()
         }
+        used = cpu | {role: sum(values) for role, values in each.items()}
         used["others"] = max(0.0, busy_seconds() - self._busy - sum(used.values()))
-        return {role: round(100 * value / seconds, 2) for role, value in used.items()}
+        return Used(
+            cpu,
+            {role: _percent(value, seconds) for role, value in used.items()},
+            {role: round(one.rss_bytes / MIB, 1) for role, one in servers.items()},
+            {role: _percent(max(values), seconds) for role, values in each.items() if values},
+        )
 
-    def notes(self, percent: dict[str, float]) -> list[str]:
-        """What a reader of the figures has to know of the CPU."""
-        return [*self.load_notes(percent), *others_notes(percent["others"])]
+    def _servers(self) -> dict[str, Usage]:
+        guests = {role: usage_of([pid]) for role, pid in self._guests.items()}
+        return self._stack.usage() | guests
 
-    def load_notes(self, percent: dict[str, float]) -> list[str]:
-        """Says so when a load process was short of CPU itself."""
-        return [
-            f"the load's {role} used {percent[role]:.0f} % of a core: latencies include its delay"
-            for role in self._load_usage()
-            if percent[role] > BUSY_PERCENT_MAX
-        ]
+    def _load_seconds(self) -> dict[int, float]:
+        pids = [pid for some in self._load.values() for pid in some]
+        return {pid: usage_of([pid]).cpu_seconds for pid in pids}
 
-    def _usage(self) -> dict[str, Usage]:
-        own = {"scenario": usage_of([os.getpid()])}
-        return {**self._stack.usage(), **self._load_usage(), **own}
 
-    def _load_usage(self) -> dict[str, Usage]:
-        more = {role: usage_of([pid]) for role, pid in self._processes.items()}
-        return (self._load.usage() if self._load else {}) | more
+def together(latencies: Iterable[LatencyRecorder]) -> LatencyRecorder:
+    """All of them in one."""
+    sum_ = LatencyRecorder()
+    for one in latencies:
+        sum_.merge(one)
+    return sum_
+
+
+def _percent(cpu_seconds: float, seconds: float) -> float:
+    return round(100 * cpu_seconds / seconds, 2)

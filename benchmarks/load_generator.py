@@ -359,8 +359,7 @@ async def open_many(
             source = source_addresses[index % len(source_addresses)] if source_addresses else None
             client = client_for(index)
             try:
-                async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
-                    await open_client(client, HOST, port, source)
+                await open_client(client, HOST, port, source, seconds=HANDSHAKE_SECONDS_MAX)
                 clients.append(client)
             except OSError as error:
                 client.cut()
@@ -371,8 +370,18 @@ async def open_many(
     return Connected(clients, failures, time.perf_counter() - started)
 
 
-async def open_client(client: Client, host: str, port: int, source: str | None) -> None:
-    """Connect a client, and return when its handshake is done; raises OSError."""
+async def open_client(
+    client: Client, host: str, port: int, source: str | None, *, seconds: float
+) -> None:
+    """Connect a client, and return when its handshake is done; raises OSError.
+
+    Args:
+        client: Not connected yet.
+        host: The server's address.
+        port: And its port.
+        source: From which address, or any.
+        seconds: How long the connect may take, and then the handshake.
+    """
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -380,12 +389,15 @@ async def open_client(client: Client, host: str, port: int, source: str | None) 
         if source is not None:
             sock.setsockopt(socket.IPPROTO_IP, BIND_NO_PORT, 1)
             sock.bind((source, 0))
-        await loop.sock_connect(sock, (host, port))
-        await loop.create_connection(lambda: client, sock=sock)
+        async with asyncio.timeout(seconds):
+            await loop.sock_connect(sock, (host, port))
     except BaseException:
         sock.close()
         raise
-    await client.opened
+    # Not timed: it waits for nothing, and uvloop and the socket would both close what is cut short.
+    await loop.create_connection(lambda: client, sock=sock)
+    async with asyncio.timeout(seconds):
+        await client.opened
 
 
 def raise_file_limit() -> int:

@@ -79,6 +79,7 @@ class LoadProcess:
         self._process = context.Process(
             target=_run_load, args=(theirs, load, arguments), daemon=True
         )
+        self._name = load.__name__
         self._process.start()
         # Only the child may hold it, or its death would not close the pipe.
         theirs.close()
@@ -102,6 +103,9 @@ class LoadProcess:
         """
         try:
             failed, value = await self._link.receive(timeout_seconds=timeout_seconds)
+        except TimeoutError as error:
+            detail = f"the load `{self._name}` has not answered within {timeout_seconds:g} s"
+            raise TimeoutError(detail) from error
         except (EOFError, ConnectionResetError):
             await asyncio.to_thread(self._process.join, 5.0)
             raise LoadFailed(f"it ended with exit code {self._process.exitcode}") from None

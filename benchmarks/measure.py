@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -112,6 +113,14 @@ def usage_below(pid: int) -> Usage:
     return Usage(cpu_seconds, rss_bytes)
 
 
+def usage_of_postgres(pid: int) -> Usage:
+    """What a PostgreSQL has used: its postmaster, and all backends that there were."""
+    backends, postmaster = usage_below(pid), usage_of([pid])
+    return Usage(
+        backends.cpu_seconds + postmaster.cpu_seconds, backends.rss_bytes + postmaster.rss_bytes
+    )
+
+
 def busy_seconds() -> float:
     """CPU that everything on this computer has used since it was started."""
     times = psutil.cpu_times()
@@ -132,3 +141,16 @@ def growth(samples: Sequence[float]) -> float | None:
     if third < GROWTH_SAMPLES_MIN:
         return None
     return statistics.median(settled[-third:]) - statistics.median(settled[:third])
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """By how much values grow in one unit of time, whatever single ones say: Theil and Sen's.
+
+    The median of the slopes between any two of the points, which have growing times. 0 for fewer
+    than two.
+    """
+    slopes = [
+        (later[1] - earlier[1]) / (later[0] - earlier[0])
+        for earlier, later in itertools.combinations(points, 2)
+    ]
+    return statistics.median(slopes) if slopes else 0.0

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from benchmarks.load_process import Link
 from benchmarks.measure import LatencyRecorder
 from benchmarks.traffic import clock
 from livefeed import subjects
 from livefeed.adapters.nats.connection import close, connect
-from livefeed.adapters.nats.publish import Publisher
+from livefeed.adapters.nats.publish import BATCH_MESSAGES_MAX, Outbound, Publisher
 from livefeed.errors import OutcomeUnknown, Unavailable
 from livefeed.subjects import Lane
 
 WINDOW: Final = 2_000
 """Publishes without an answer yet; above it the schedule slips, and the report says so."""
+AGAIN_SECONDS: Final = 0.2
+"""From an attempt that was not accepted to the next one."""
 LEAD_SECONDS: Final = 0.1
 """From the command to the first update."""
 
@@ -36,6 +39,11 @@ class Burst:
     recorded: bool
     uneven: bool = False
     """Not at equal intervals, so that nothing periodic in the servers is always met or missed."""
+    gather_seconds: float = 0.0
+    """What is due within such a time goes as one atomic batch, as `livefeed publish` does it with
+    what comes fast; 0: each update by itself."""
+    patience_seconds: float = 0.0
+    """For how long an update that was not accepted is published again, under the same id."""
 
 
 @dataclass(slots=True)
@@ -49,7 +57,8 @@ class Published:
     late: LatencyRecorder = field(default_factory=LatencyRecorder)
     """From the scheduled time to the send."""
     acknowledged: LatencyRecorder = field(default_factory=LatencyRecorder)
-    """From the send to the answer, which is JetStream's where nothing else is said."""
+    """From the first send of an update, or of a batch, to the answer that accepted it: JetStream's,
+    where nothing else is said."""
 
 
 class Numbered(Protocol):
@@ -68,6 +77,13 @@ class Numbered(Protocol):
         ...
 
 
+class _Due(NamedTuple):
+    """One update, and when it has to be published."""
+
+    number: int
+    due: int
+
+
 class Post(Protocol):
     """Publishes one update; raises OutcomeUnknown or Unavailable."""
 
@@ -76,35 +92,53 @@ class Post(Protocol):
         ...
 
 
+PostTogether = Callable[[Sequence[_Due]], Awaitable[None]]
+"""Publishes several at once, with the same errors: then each is published alone."""
+
+
 async def publish(link: Link, nats_url: str, traffic: Numbered) -> None:
     """The load: answers each Burst with a Published."""
     connection = await connect([nats_url], name="livefeed-bench-publisher")
     publisher = Publisher(connection)
     publisher.start()
 
-    async def post(number: int, *, due: int, recorded: bool) -> None:
+    def message(number: int, due: int, *, recorded: bool) -> Outbound:
         payload = traffic.update(number, due=due, recorded=recorded)
         subject = subjects.updates(traffic.priority(number), "bench")
-        await publisher.publish(subject, payload, {"Nats-Msg-Id": traffic.update_id(number)})
+        return subject, payload, {"Nats-Msg-Id": traffic.update_id(number)}
+
+    async def post(number: int, *, due: int, recorded: bool) -> None:
+        await publisher.publish(*message(number, due, recorded=recorded))
 
     try:
         while True:
             burst: Burst = await link.receive()
-            link.send(await post_all(post, burst))
+
+            async def together(some: Sequence[_Due], recorded: bool = burst.recorded) -> None:
+                await publisher.publish_batch(message(*one, recorded=recorded) for one in some)
+
+            link.send(await post_all(post, burst, together))
     finally:
         await close(connection)
 
 
-async def post_all(post: Post, burst: Burst) -> Published:
-    """Publish all of a burst on its schedule, and return when each has its answer."""
-    return await _Run(post, burst).all()
+async def post_all(post: Post, burst: Burst, together: PostTogether | None = None) -> Published:
+    """Publish all of a burst on its schedule, and return when each has its answer.
+
+    Args:
+        post: Publishes one.
+        burst: What and when.
+        together: Publishes what the burst gathers; only one that gathers needs it.
+    """
+    return await _Run(post, together, burst).all()
 
 
 class _Run:
     """One burst."""
 
-    def __init__(self, post: Post, burst: Burst) -> None:
+    def __init__(self, post: Post, together: PostTogether | None, burst: Burst) -> None:
         self._post = post
+        self._post_together = together
         self._burst = burst
         self._window = asyncio.Semaphore(WINDOW)
         self._random = random.Random(burst.first)
@@ -114,30 +148,65 @@ class _Run:
         """Publish all of them, and return when each has its answer."""
         burst = self._burst
         start = clock() + int(LEAD_SECONDS * 1e9)
+        gather = int(burst.gather_seconds * 1e9)
+        gathered: list[_Due] = []
         async with asyncio.TaskGroup() as tasks:
             for place in range(burst.count):
                 shift = self._random.random() / 2 if burst.uneven else 0.0
                 due = start + int((place + shift) / burst.per_second * 1e9)
-                await until(due)
+                gathered.append(_Due(burst.first + place, due))
                 await self._window.acquire()
-                tasks.create_task(self._one(burst.first + place, due))
+                full = len(gathered) == BATCH_MESSAGES_MAX or place == burst.count - 1
+                if full or due - gathered[0].due >= gather:
+                    await until(due)
+                    tasks.create_task(self._some(gathered))
+                    gathered = []
         return self._published
 
-    async def _one(self, number: int, due: int) -> None:
-        published = self._published
+    async def _some(self, gathered: list[_Due]) -> None:
+        """Publish these, together if there are several."""
         sent = clock()
-        published.late.record((sent - due) / 1e9)
-        try:
-            await self._post(number, due=due, recorded=self._burst.recorded)
-        except OutcomeUnknown:
-            published.unknown.add(number)
-        except Unavailable:
-            published.refused.add(number)
-        else:
-            published.accepted += 1
-            published.acknowledged.record((clock() - sent) / 1e9)
-        finally:
+        for one in gathered:
+            self._published.late.record((sent - one.due) / 1e9)
+        if len(gathered) == 1 or not await self._together(gathered, sent):
+            for one in gathered:
+                await self._alone(one, sent)
+        for _ in gathered:
             self._window.release()
+
+    async def _together(self, gathered: list[_Due], sent: int) -> bool:
+        if self._post_together is None:
+            return False
+        try:
+            await self._post_together(gathered)
+        except (OutcomeUnknown, Unavailable):
+            # Alone, each gets an answer of its own, and counts once.
+            return False
+        self._accept(len(gathered), sent)
+        return True
+
+    async def _alone(self, one: _Due, sent: int) -> None:
+        patient_until = clock() + int(self._burst.patience_seconds * 1e9)
+        stored = False
+        while True:
+            try:
+                await self._post(one.number, due=one.due, recorded=self._burst.recorded)
+            except OutcomeUnknown:
+                stored = True
+            except Unavailable:
+                pass
+            else:
+                self._accept(1, sent)
+                return
+            if clock() >= patient_until:
+                # Whatever was said later, an attempt without an answer may have stored it.
+                (self._published.unknown if stored else self._published.refused).add(one.number)
+                return
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    def _accept(self, count: int, sent: int) -> None:
+        self._published.accepted += count
+        self._published.acknowledged.record((clock() - sent) / 1e9)
 
 
 async def until(due: int) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import psutil
 
+from benchmarks.chart import Chart
+from benchmarks.units import Direction, unit_of
+
 Bound = Literal["≤", "≥", "="]
+BOUNDS: Final[dict[str, Bound]] = {"≤": "≤", "≥": "≥", "=": "="}
 GIB: Final = 1024**3
 
 
@@ -29,8 +34,21 @@ class Goal:
             return value == self.limit
         return value <= self.limit if self.bound == "≤" else value >= self.limit
 
+    @property
+    def better(self) -> Direction | None:
+        """Which values are better; None where only one is right."""
+        return {"≤": "lower", "≥": "higher"}.get(self.bound)  # type: ignore[return-value]
+
     def __str__(self) -> str:
         return f"{self.bound} {self.limit:g}"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """A goal from its text; raises ValueError."""
+        bound, _, limit = text.partition(" ")
+        if bound not in BOUNDS:
+            raise ValueError(f"a goal is like '≤ 15', not {text!r}")
+        return cls(BOUNDS[bound], float(limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,19 @@ class Figure:
     def met(self) -> bool | None:
         """Whether its goal is met; None without one."""
         return None if self.goal is None else self.goal.is_met(self.value)
+
+    @property
+    def better(self) -> Direction | None:
+        """Which values are better, as its goal or else its unit says; None: it says nothing."""
+        if self.goal is not None:
+            return self.goal.better
+        unit = unit_of(self.unit)
+        return unit.better if unit else None
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Its value, unit, goal and verdict for a row of a table."""
+        verdict = {True: "met", False: "MISSED", None: ""}[self.met]
+        return number_text(self.value), self.unit, str(self.goal or ""), verdict
 
     def public(self) -> dict[str, Any]:
         """Its JSON."""
@@ -77,7 +108,7 @@ class Table:
 
     def lines(self) -> list[str]:
         """It as text for a terminal."""
-        return [self.title, *_align([self.columns, *self.rows], right=())]
+        return [self.title, *aligned([self.columns, *self.rows], right=())]
 
 
 @dataclass(slots=True)
@@ -99,6 +130,8 @@ class Report:
     failure: str = ""
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    """What a scenario draws that says so; the first is what `--plot` writes."""
 
     @property
     def ok(self) -> bool:
@@ -109,32 +142,43 @@ class Report:
         """Add a figure."""
         self.figures.append(Figure(name, value, unit, goal))
 
+    def values(self) -> dict[str, float]:
+        """The figures' values by name."""
+        return {figure.name: figure.value for figure in self.figures}
+
+    def describe(self, *, seed: int, quick: bool) -> None:
+        """Add what the run was asked for, unless the scenario itself has said it."""
+        said = {figure.name for figure in self.figures}
+        for name, value in (("seed", seed), ("quick", int(quick))):
+            if name not in said:
+                self.add(name, value)
+
     def public(self) -> dict[str, Any]:
         """Its JSON, as the design has it."""
         return {
             "scenario": self.scenario,
             "ok": self.ok,
             "computer": computer(),
-            "figures": {figure.name: figure.public() for figure in self._all_figures()},
+            "figures": {figure.name: figure.public() for figure in self.all_figures()},
             **({"tables": [table.public() for table in self.tables]} if self.tables else {}),
         }
 
     def table(self) -> str:
         """The figures as text for a terminal."""
-        rows: list[tuple[str, ...]] = [("figure", "value", "goal", "")]
-        for figure in self._all_figures():
-            value = f"{_number(figure.value)} {figure.unit}".rstrip()
-            met = {True: "met", False: "MISSED", None: ""}[figure.met]
-            rows.append((figure.name, value, str(figure.goal or ""), met))
+        rows: list[tuple[str, ...]] = [("figure", "value", "unit", "goal", "")]
+        # What has to be something stands above what explains it.
+        figures = sorted(self.all_figures(), key=lambda figure: figure.goal is None)
+        rows += [(one.name, *one.cells()) for one in figures]
         lines = [
             f"{self.scenario}: {'ok' if self.ok else 'NOT OK'}   ({computer()})",
-            *_align(rows, right=(1,)),
+            *aligned(rows, right=(1,)),
             *(line for table in self.tables for line in ("", *table.lines())),
         ]
         lines += [f"failed: {self.failure}"] if self.failure else []
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
-    def _all_figures(self) -> list[Figure]:
+    def all_figures(self) -> list[Figure]:
+        """Every figure, with the faults by their kinds as the last ones."""
         zero = Goal("=", 0)
         return [*self.figures, *(Figure(name, n, "", zero) for name, n in self.faults.items())]
 
@@ -165,17 +209,18 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _number(value: float) -> str:
-    if float(value).is_integer():
+def number_text(value: float) -> str:
+    """A number as one reads it: three digits, or all of a whole one."""
+    if math.isfinite(value) and float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _align(rows: list[tuple[str, ...]], *, right: tuple[int, ...]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int]) -> list[str]:
+    """The lines of a table; in the columns `right`, digits are below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            # Values stand on the right, so that their digits are below each other.
             text.rjust(width) if place in right else text.ljust(width)
             for place, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()

@@ -5,12 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from benchmarks.report import Report
 from livefeed.settings import Settings
 
 Sizes = TypeVar("Sizes")
+
+
+SHORT_WINDOWS: Final[Mapping[str, float]] = {
+    "window_medium_seconds": 1.0,
+    "window_low_seconds": 2.0,
+}
+"""For quick runs in which it is not windows that are measured."""
 
 
 class WrongSize(ValueError):
@@ -68,11 +75,19 @@ class Options:
                 raise WrongSize(f"{name}={text}: {error}") from error
         return replace(sizes, **given)  # type: ignore[type-var]
 
-    def settings(self, sizes: object) -> dict[str, str]:
-        """What was asked for that is no size of the scenario, but a setting of the servers."""
+    def settings(
+        self, sizes: object, *, quick: Mapping[str, float] | None = None
+    ) -> dict[str, float | str]:
+        """What was asked for that is no size of the scenario, but a setting of the servers.
+
+        Args:
+            sizes: The scenario's.
+            quick: Settings of a quick run, where nothing else was asked for.
+        """
         own = {one.name for one in fields(sizes)}  # type: ignore[arg-type]  # as above
         known = Settings.model_fields.keys() - own
-        return {name: text for name, text in self.sizes.items() if name in known}
+        asked = {name: text for name, text in self.sizes.items() if name in known}
+        return {**(quick or {} if self.quick else {}), **asked}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +97,5 @@ class Scenario:
     name: str
     sentence: str
     run: Callable[[Options], Coroutine[Any, Any, Report]]
+    plot: str = ""
+    """What it draws, in a few words; empty when it draws nothing."""

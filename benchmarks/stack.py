@@ -6,21 +6,23 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import psutil
 
-from benchmarks.measure import Usage, usage_below, usage_of
-from livefeed.adapters.embedded import NatsServer, PostgresReplica, PostgresServer, free_port
+from benchmarks.measure import Usage, usage_below, usage_of, usage_of_postgres
+from livefeed.adapters.embedded import NatsServer, PostgresReplica, PostgresServer
 from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.adapters.nats.provision import provision
 from livefeed.adapters.postgres.pool import Pool
@@ -36,8 +38,15 @@ READY_SECONDS_MAX: Final = 20.0
 LEAVE_SECONDS: Final = 10.0
 HEADS_AT_ONCE: Final = 1_000
 READ_SECONDS_MAX: Final = 60.0
+ENDED_POLL_SECONDS: Final = 0.02
+PORTS: Final = range(15_000, 20_000)
+"""Below those that the system gives to outgoing connections: a server that is killed and started
+again would sometimes find such a port taken."""
 SUMMARY: Final = '{"function":'
 """How the line begins that a worker writes when it leaves."""
+
+Part = Literal["gateway", "worker", "pool", "nats", "postgres"]
+"""What may be killed, stopped and started again."""
 
 
 class Stack:
@@ -60,22 +69,29 @@ class Stack:
         replica: bool = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.gateway_ports = [free_port() for _ in range(gateways)]
+        self.gateway_ports = [_server_port() for _ in range(gateways)]
         self.keep = False
         self.folder = Path(tempfile.mkdtemp(prefix="livefeed-bench-"))
-        self._nats = NatsServer(self.folder / "nats", port=free_port(), monitor_port=free_port())
-        self._postgres = PostgresServer(self.folder / "postgres", port=free_port())
+        self._nats = NatsServer(
+            self.folder / "nats", port=_server_port(), monitor_port=_server_port()
+        )
+        self._postgres = PostgresServer(self.folder / "postgres", port=_server_port())
         self._replica = (
-            PostgresReplica(self._postgres, self.folder / "replica", free_port())
+            PostgresReplica(self._postgres, self.folder / "replica", _server_port())
             if replica
             else None
         )
-        self._gateways: list[Child] = []
+        self._gateways: dict[int, Child] = {}
+        """By their port."""
         self._pool: Child | None = None
+        self._pool_settings: dict[str, Any] = {}
         self._settings: dict[str, Any] = {
             "nats_url": self._nats.url,
             "jwt_secret": secrets.token_urlsafe(32),
             "data": str(self.folder),
+            # Nobody is sent away when a run ends.
+            "drain_wait_seconds": 0,
+            "drain_seconds": 0.2,
             **(settings or {}),
         }
 
@@ -121,6 +137,7 @@ class Stack:
 
     async def start_pool(self, **settings: Any) -> None:
         """Start the pool, with these settings for it and for its workers."""
+        self._pool_settings = settings
         self._pool = self._start("pool", self.folder / "pool.log", settings)
 
     async def stop_pool(self) -> None:
@@ -160,20 +177,20 @@ class Stack:
     def usage(self) -> dict[str, Usage]:
         """What each role has used since it began; workers that have left are in it."""
         pools = [self._pool.pid] if self._pool else []
-        replica = {"replica": _usage_of_server(self._replica.pid)} if self._replica else {}
+        replica = {"replica": usage_of_postgres(self._replica.pid)} if self._replica else {}
         return {
-            "gateway": usage_of(gateway.pid for gateway in self._gateways),
+            "gateway": usage_of(gateway.pid for gateway in self._gateways.values()),
             "workers": usage_below(pools[0]) if pools else Usage(0.0, 0),
             "pool": usage_of(pools),
             "nats": usage_of([self._nats.pid]),
-            "postgres": _usage_of_server(self._postgres.pid),
+            "postgres": usage_of_postgres(self._postgres.pid),
             **replica,
         }
 
     def check(self) -> None:
         """Raise Unavailable when a part has died."""
         children = {"pool": self._pool} if self._pool else {}
-        children |= {f"gateway {number}": child for number, child in enumerate(self._gateways, 1)}
+        children |= {f"gateway {port}": child for port, child in self._gateways.items()}
         for name, child in children.items():
             if child.exit_code is not None:
                 raise Unavailable(
@@ -186,7 +203,7 @@ class Stack:
         """Kill all processes at once, as a crash would; their data stays, for `start_again`."""
         # A pool that is killed takes nobody along: its workers would go on.
         workers = [psutil.Process(pid) for pid in self.workers()]
-        for child in [*([self._pool] if self._pool else []), *self._gateways]:
+        for child in [*([self._pool] if self._pool else []), *self._gateways.values()]:
             child.kill()
         for server in [self._nats, *(self._databases() if databases else [])]:
             server.kill()
@@ -209,6 +226,38 @@ class Stack:
         """Start them again; what they used before is no more in `usage`."""
         for server in self._databases():
             await server.start()
+
+    # Faults.
+
+    def pids(self, part: Part) -> list[int]:
+        """The processes of a part that run, each of which is one that may be killed alone."""
+        if part == "worker":
+            return self.workers()
+        if part in ("nats", "postgres"):
+            server = self._nats if part == "nats" else self._postgres
+            return [server.pid] if server.running else []
+        children = [self._pool] if part == "pool" else list(self._gateways.values())
+        return [child.pid for child in children if child and child.exit_code is None]
+
+    async def end(self, part: Part, pid: int, number: signal.Signals) -> None:
+        """Send one of its processes a signal, and return when it is gone; SIGKILL after 10 s."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            # Gone is what was waited for: a process whose other threads still write is not.
+            while pid in self.pids(part):
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                await asyncio.sleep(ENDED_POLL_SECONDS)
+
+    async def revive(self) -> None:
+        """Start again whatever has ended; workers are the pool's to start."""
+        ended = [port for port, child in self._gateways.items() if child.exit_code is not None]
+        # Both leave a server that runs as it is.
+        await asyncio.gather(self._nats.start(), self._postgres.start())
+        await asyncio.gather(*map(self._start_gateway, ended))
+        if self._pool is not None and self._pool.exit_code is not None:
+            await self.start_pool(**self._pool_settings)
 
     # Connections.
 
@@ -270,10 +319,10 @@ class Stack:
             await close(connection)
 
     async def _start_gateway(self, port: int) -> None:
-        ops_port = free_port()
+        ops_port = _server_port()
         log = self.folder / f"gateway-{port}.log"
         gateway = self._start("gateway", log, {"gateway_port": port, "ops_port": ops_port})
-        self._gateways.append(gateway)
+        self._gateways[port] = gateway
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not await _is_ready(ops_port):
             if gateway.exit_code is not None or time.monotonic() > deadline:
@@ -287,7 +336,8 @@ class Stack:
 
     async def _stop(self, *, keep: bool) -> None:
         stops = [(signal.SIGTERM, LEAVE_SECONDS)]
-        await asyncio.gather(self.stop_pool(), *(gateway.stop(stops) for gateway in self._gateways))
+        gateways = (gateway.stop(stops) for gateway in self._gateways.values())
+        await asyncio.gather(self.stop_pool(), *gateways)
         # NATS takes half a second to stop in peace, and nobody will read its store.
         self._nats.kill()
         await self.stop_databases()
@@ -297,12 +347,13 @@ class Stack:
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
 
-def _usage_of_server(pid: int) -> Usage:
-    """What a PostgreSQL has used: its postmaster, and all backends that there were."""
-    backends, postmaster = usage_below(pid), usage_of([pid])
-    return Usage(
-        backends.cpu_seconds + postmaster.cpu_seconds, backends.rss_bytes + postmaster.rss_bytes
-    )
+def _server_port() -> int:
+    """A port that nobody listens on."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def signing_settings(jwt_secret: str) -> Settings:

@@ -53,7 +53,8 @@ class Inbox:
 
     Attributes:
         user: Whose client it is.
-        owner: Whose updates it is sent: the user's, or nobody's own where they are a topic's.
+        owner: Whose updates it is sent, as their content says: the user's own, those of the group
+            that it is in, or nobody's where they are a topic's.
         positions: How far it is in each channel, as its frames' cursors say.
         received: The numbers of the updates that it was shown.
         faults: By kind.
@@ -61,13 +62,13 @@ class Inbox:
 
     __slots__ = ("_channel", "faults", "owner", "positions", "received", "user")
 
-    def __init__(self, user: str, feed: str, *, topic: bool = False) -> None:
+    def __init__(self, user: str, feed: str, owner: str | None = None) -> None:
         self.user = user
-        self.owner = "" if topic else user
+        self.owner = user if owner is None else owner
         self.positions: dict[str, int] = {}
         self.received: set[int] = set()
         self.faults = dict.fromkeys(FAULTS, 0)
-        self._channel = f"all/{feed}" if topic else f"me/{feed}"
+        self._channel = f"me/{feed}" if self.owner else f"all/{feed}"
 
     def take(self, frame: Frame) -> list[Content]:
         """Take a frame, and return what was not there before."""

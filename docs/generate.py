@@ -133,6 +133,15 @@ def schema_text() -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
+def connections_chart() -> str:
+    """The chart of the scenario `connections`, from the result that is kept."""
+    results = importlib.import_module("benchmarks.results")
+    (result,) = results.read_results(ROOT / "benchmarks" / "measured" / "connections.json")
+    figures = {name: figure.value for name, figure in result.figures.items()}
+    chart = importlib.import_module("benchmarks.charts").connections_chart(figures)
+    return str(importlib.import_module("benchmarks.chart").svg(chart))
+
+
 PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/limits.md": {"limits": limits_tables},
     "docs/operations/settings.md": {"settings": settings_table},
@@ -145,7 +154,10 @@ PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
         "reconnect reasons": reconnect_reasons_table,
     },
 }
-FILES: Final[dict[str, Callable[[], str]]] = {"docs/schema/update.schema.json": schema_text}
+FILES: Final[dict[str, Callable[[], str]]] = {
+    "docs/schema/update.schema.json": schema_text,
+    "docs/connections.svg": connections_chart,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.clients import SOURCES
-from benchmarks.load_generator import Client, open_client, open_many, raise_file_limit
+from benchmarks.load_generator import (
+    HANDSHAKE_SECONDS_MAX,
+    Client,
+    open_client,
+    open_many,
+    raise_file_limit,
+)
 from benchmarks.load_process import Link
 from benchmarks.measure import LatencyRecorder
 from benchmarks.peers.device import Dialect
@@ -203,7 +209,9 @@ class Audience:
             await asyncio.sleep(2 * AGAIN_SECONDS * random.random())
             client = self._client(index)
             with contextlib.suppress(OSError):
-                await open_client(client, HOST, self._dialect.port, source)
+                await open_client(
+                    client, HOST, self._dialect.port, source, seconds=HANDSHAKE_SECONDS_MAX
+                )
                 self._keep(client)
                 return
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.load_generator import TEXT, Client, open_client
+from benchmarks.load_generator import HANDSHAKE_SECONDS_MAX, TEXT, Client, open_client
 from benchmarks.peers.device import Send, Upgrade
 from benchmarks.peers.install import HERE, npm_packages, python_packages
 from benchmarks.peers.peer import POWER_CUT, Program, ServerPeer, find_program, output_of
@@ -215,7 +215,7 @@ class SocketIoPublishing:
                 future.set_exception(OutcomeUnknown("the server closed the connection"))
 
         client = Client(on_frame, host=HOST, port=self.port, path=PATH, subprotocol="")
-        await open_client(client, HOST, self.port, None)
+        await open_client(client, HOST, self.port, None, seconds=HANDSHAKE_SECONDS_MAX)
         client.on_closed = on_closed
         async with asyncio.timeout(ACK_SECONDS_MAX):
             await connected.wait()

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from benchmarks.load import CLIENTS_A_PROCESS_MAX, late_notes
 from benchmarks.load_process import LoadProcess
-from benchmarks.measure import LatencyRecorder, Usage, usage_of
+from benchmarks.measure import LatencyRecorder
 from benchmarks.peers.audience import (
     CONNECT_SECONDS_MAX,
     Await,
@@ -133,11 +133,11 @@ class Trial:
         self._tell(Judge(self._next, frozenset(self._unknown), frozenset(self._refused)))
         return merged(await self._answers(ANSWER_SECONDS))
 
-    def usage(self) -> dict[str, Usage]:
-        """What the load itself has used."""
+    def pids(self) -> dict[str, list[int]]:
+        """Its own processes, by role."""
         return {
-            "publisher": usage_of([self._publisher.pid]),
-            "clients": usage_of(process.pid for process in self._audience),
+            "publisher": [self._publisher.pid],
+            "clients": [process.pid for process in self._audience],
         }
 
     async def _arrive(self, outcome: Outcome, seconds: float) -> None:

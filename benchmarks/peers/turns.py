@@ -166,10 +166,10 @@ async def under_load(peer: Peer, trial: Trial, count: int, rate: Rate) -> Cost:
     """Publish so many messages, wait until they are there, and say what that cost."""
     meter, before = Meter(peer, trial), peer.usage()
     outcome = await trial.publish(count, rate)
-    after, percent = peer.usage(), meter.percent()
+    after, used = peer.usage(), meter.read()
     peer.check()
     messages = max(1, outcome.deliveries)
-    notes = [*outcome.notes(), *meter.load_notes(percent)]
+    notes = [*outcome.notes(), *used.load_notes()]
     published = outcome.published
     if unsure := len(published.unknown) + len(published.refused):
         notes.append(
@@ -184,7 +184,7 @@ async def under_load(peer: Peer, trial: Trial, count: int, rate: Rate) -> Cost:
         },
         outcome.latency.percentile(50) * 1e3,
         outcome.latency.percentile(99) * 1e3,
-        percent["others"],
+        used.percent["others"],
         notes,
     )
 

@@ -15,8 +15,9 @@ from benchmarks.load import Meter
 from benchmarks.load_process import LoadProcess
 from benchmarks.reference import Reference
 from benchmarks.report import Goal, Report
-from benchmarks.scenario import Options, Scenario
+from benchmarks.scenario import SHORT_WINDOWS, Options, Scenario
 from benchmarks.stack import Stack
+from benchmarks.units import PER_SECOND
 
 NAME: Final = "backlog"
 UPDATES_GOAL: Final = Goal("≥", 10_000)
@@ -46,7 +47,13 @@ class Sizes:
 
 
 QUICK: Final = Sizes(
-    updates=40_000, users=2_000, wide_updates=200, wide_users=4_000, wide_items=20, seconds_max=120
+    updates=40_000,
+    users=2_000,
+    wide_updates=200,
+    wide_users=4_000,
+    wide_items=20,
+    rest_seconds=SHORT_WINDOWS["window_low_seconds"] + 0.5,
+    seconds_max=120,
 )
 
 
@@ -73,7 +80,6 @@ async def run(options: Options) -> Report:
         report.add("worker_rss_growth_mib", drained.rss_growth_mib, "MiB", GROWTH_GOAL)
     await _work_off(_Part(wide, sizes.wide_updates, "_wide"), sizes, options, report)
     report.add("processes", sizes.processes)
-    report.add("seed", seed)
     return report
 
 
@@ -81,7 +87,8 @@ async def _work_off(part: _Part, sizes: Sizes, options: Options, report: Report)
     """Publish with no pool, start one, wait until nothing is left, compare the log."""
     count = part.updates
     options.say("starting the servers")
-    async with Stack(settings=options.settings(sizes)) as stack:
+    settings = options.settings(sizes, quick=SHORT_WINDOWS)
+    async with Stack(settings=settings) as stack:
         options.say(f"publishing {count:,} updates")
         async with LoadProcess(flood, stack.nats_url, part.corpus) as publisher:
             publisher.send(Flood(0, count))
@@ -92,11 +99,9 @@ async def _work_off(part: _Part, sizes: Sizes, options: Options, report: Report)
         meter = Meter(stack)
         await stack.start_pool(worker_processes_max=sizes.processes)
         drained = await drain(stack, seconds_max=sizes.seconds_max)
-        percent = meter.percent()
+        used = meter.read()
         _add_figures(report, part, drained, flooded)
-        for role, value in percent.items():
-            report.add(f"cpu_percent_{role}{part.suffix}", value, "% of a core")
-        report.notes += meter.notes(percent)
+        used.add_to(report, part.suffix)
         options.say("comparing the log with the model")
         await compare(stack, Reference(part.corpus, range(count)), report, part.suffix)
     return drained
@@ -107,12 +112,13 @@ def _add_figures(report: Report, part: _Part, drained: Drained, flooded: Flooded
     deliveries = count * part.corpus.audience
     if suffix:
         rate = round(deliveries / drained.seconds)
-        report.add(f"deliveries_per_second{suffix}", rate, "", DELIVERIES_GOAL)
+        report.add(f"deliveries_per_second{suffix}", rate, PER_SECOND, DELIVERIES_GOAL)
     else:
-        report.add("updates_per_second", round(count / drained.seconds), "", UPDATES_GOAL)
+        rate = round(count / drained.seconds)
+        report.add("updates_per_second", rate, PER_SECOND, UPDATES_GOAL)
     report.add(f"seconds{suffix}", round(drained.seconds, 2), "s")
     report.add(f"worker_rss_max_mib{suffix}", drained.rss_max_mib, "MiB")
-    report.add(f"published_per_second{suffix}", round(count / flooded.seconds))
+    report.add(f"published_per_second{suffix}", round(count / flooded.seconds), PER_SECOND)
 
 
 SCENARIO: Final = Scenario(

@@ -8,7 +8,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.load import Load
+from benchmarks.load import Load, Meter
 from benchmarks.measure import LatencyRecorder
 from benchmarks.report import Goal, Report
 from benchmarks.scenario import Options, Scenario
@@ -50,7 +50,6 @@ async def run(options: Options) -> Report:
     async with Stack(settings=options.settings(sizes)) as stack:
         await _starts(stack, sizes, options, report)
         await _silences(stack, sizes, options, report)
-    report.add("seed", options.seed)
     return report
 
 
@@ -99,10 +98,12 @@ async def _silences(stack: Stack, sizes: Sizes, options: Options, report: Report
         await _silence(stack, 0.0)
         latency = LatencyRecorder()
         started = len(stack.worker_summaries())
+        meter = Meter(stack, load)
         for number in range(sizes.silences):
             options.say(f"the first update after silence {number + 1} of {sizes.silences}")
             await _silence(stack, sizes.quiet_seconds)
             latency.merge((await load.publish(1, per_second=1.0)).latency)
+        used = meter.read()
         await _silence(stack, 0.0)
         stack.check()
         report.faults = await load.judge()
@@ -110,6 +111,7 @@ async def _silences(stack: Stack, sizes: Sizes, options: Options, report: Report
     report.add("first_update_p50_seconds", round(latency.percentile(50), 3), "s")
     report.add("silences", latency.count)
     report.add("workers_started", len(stack.worker_summaries()) - started)
+    used.add_to(report)
 
 
 async def _silence(stack: Stack, quiet_seconds: float) -> None:

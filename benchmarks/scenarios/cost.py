@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks import naive
-from benchmarks.database_counts import STATISTICS_SECONDS, Counts, counts
+from benchmarks.database_counts import (
+    BUSY_STATISTICS_SECONDS,
+    STATISTICS_SECONDS,
+    Counts,
+    counts,
+)
 from benchmarks.drain import drain
-from benchmarks.load import OTHERS_PERCENT_MAX
+from benchmarks.load import Meter, Outcome, Used
 from benchmarks.load_process import LoadProcess
-from benchmarks.measure import busy_seconds, usage_of
 from benchmarks.mix import Mix
 from benchmarks.publisher import Burst, Published, publish
 from benchmarks.report import Goal, Report, merged
-from benchmarks.scenario import Options, Scenario
+from benchmarks.scenario import SHORT_WINDOWS, Options, Scenario
 from benchmarks.spectators import Arrive, ReadAll, Sent, Spectators, spectate
 from benchmarks.stack import Stack
+from benchmarks.units import RATIO
 from livefeed.adapters.embedded import free_port
 from livefeed.limits import MIB
 from livefeed.topology import LANE_STREAM
@@ -50,24 +55,28 @@ class Sizes:
     """What takes longer to handle all of it fails."""
 
 
-QUICK: Final = Sizes(users=500, updates=1_000, many=200, seconds_max=120.0)
+QUICK: Final = Sizes(
+    users=500,
+    updates=1_000,
+    many=200,
+    statistics_seconds=BUSY_STATISTICS_SECONDS,
+    seconds_max=120.0,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What a path used from the first update to the last read."""
 
-    cpu: Mapping[str, float]
-    """Seconds, by role."""
+    used: Used
     counts: Counts
     sent: Sent
     seconds: float
-    others_percent: float
-    """Of one core, by what is no part of the run."""
+    published: Published
 
     @property
     def cpu_seconds(self) -> float:
-        return sum(self.cpu.values())
+        return sum(self.used.cpu_seconds.values())
 
     @property
     def sent_bytes(self) -> int:
@@ -93,13 +102,10 @@ class _Path:
             await self.worker.receive(timeout_seconds=seconds_max)
             self.stack.check()
 
-    def cpu(self) -> dict[str, float]:
-        """Seconds of all servers since they began, by role."""
-        used = {role: usage.cpu_seconds for role, usage in self.stack.usage().items()}
-        if self.worker is not None and self.gateway is not None:
-            used["workers"] = usage_of([self.worker.pid]).cpu_seconds
-            used["gateway"] = usage_of([self.gateway.pid]).cpu_seconds
-        return used
+    def servers(self) -> dict[str, int]:
+        """Its own processes, by the role that each has in livefeed."""
+        own = {"workers": self.worker, "gateway": self.gateway}
+        return {role: process.pid for role, process in own.items() if process is not None}
 
 
 async def run(options: Options) -> Report:
@@ -119,7 +125,6 @@ async def run(options: Options) -> Report:
     report.add("deliveries", sum(len(event.users) for event in mix.events))
     report.add("updates", sizes.updates)
     report.add("lane_messages", lane_messages)
-    report.add("seed", options.seed)
     return report
 
 
@@ -144,7 +149,8 @@ async def _naive() -> AsyncIterator[_Path]:
 
 @asynccontextmanager
 async def _livefeed(options: Options, sizes: Sizes) -> AsyncIterator[_Path]:
-    async with Stack(settings=options.settings(sizes)) as stack:
+    settings = options.settings(sizes, quick=SHORT_WINDOWS)
+    async with Stack(settings=settings) as stack:
         await stack.start_pool()
         yield _Path(stack, stack.gateway_ports[0])
 
@@ -160,8 +166,8 @@ async def _spend(path: _Path, name: str, sizes: Sizes, options: Options) -> Spen
         options.say(f"{name}: connecting {len(mix.connected):,} clients")
         await clients.receive()
         before = await counts(stack, settle_seconds=0)
-        loads = [publisher.pid, clients.pid]
-        cpu, load, busy = path.cpu(), usage_of(loads).cpu_seconds, busy_seconds()
+        loads = {"publisher": publisher.pid, "clients": clients.pid}
+        meter = Meter(stack, processes=loads, servers=path.servers())
         began = time.perf_counter()
         options.say(f"{name}: {updates:,} updates")
         publisher.send(Burst(0, updates, sizes.per_second, recorded=False))
@@ -175,12 +181,10 @@ async def _spend(path: _Path, name: str, sizes: Sizes, options: Options) -> Spen
         clients.send(ReadAll())
         sent: Sent = await clients.receive(timeout_seconds=sizes.seconds_max)
         seconds = time.perf_counter() - began
-        used = {role: value - cpu[role] for role, value in path.cpu().items()}
-        load = usage_of(loads).cpu_seconds - load
-        others = max(0.0, busy_seconds() - busy - sum(used.values()) - load)
+        used = meter.read()
         after = await counts(stack, settle_seconds=sizes.statistics_seconds)
     stack.keep |= any(sent.faults.values())
-    return Spent(used, after.since(before), sent, seconds, 100 * others / seconds)
+    return Spent(used, after.since(before), sent, seconds, published)
 
 
 def _add_ratios(report: Report, simple: Spent, ours: Spent) -> None:
@@ -189,29 +193,32 @@ def _add_ratios(report: Report, simple: Spent, ours: Spent) -> None:
     def ratio(of_simple: float, of_ours: float) -> float:
         return round(of_simple / of_ours, 2) if of_ours else 0.0
 
-    report.add("cpu_ratio", ratio(simple.cpu_seconds, ours.cpu_seconds), "", CPU_GOAL)
+    report.add("cpu_ratio", ratio(simple.cpu_seconds, ours.cpu_seconds), RATIO, CPU_GOAL)
     transactions = simple.counts.transactions, ours.counts.transactions
-    report.add("transactions_ratio", ratio(*transactions))
-    report.add("bytes_ratio", ratio(simple.sent_bytes, ours.sent_bytes))
-    report.add("wal_ratio", ratio(simple.counts.wal_bytes, ours.counts.wal_bytes))
+    report.add("transactions_ratio", ratio(*transactions), RATIO)
+    report.add("bytes_ratio", ratio(simple.sent_bytes, ours.sent_bytes), RATIO)
+    report.add("wal_ratio", ratio(simple.counts.wal_bytes, ours.counts.wal_bytes), RATIO)
 
 
 def _add_figures(report: Report, name: str, spent: Spent) -> None:
-    report.add(f"cpu_seconds_{name}", round(spent.cpu_seconds, 2), "s")
-    for role, value in spent.cpu.items():
+    # What the naive path takes is a reference, which nobody is to make better.
+    seconds, mib = ("s", "MiB") if name == "livefeed" else (f"s ({name})", f"MiB ({name})")
+    report.add(f"cpu_seconds_{name}", round(spent.cpu_seconds, 2), seconds)
+    for role, value in spent.used.cpu_seconds.items():
         if value:
-            report.add(f"cpu_seconds_{name}_{role}", round(value, 2), "s")
+            report.add(f"cpu_seconds_{name}_{role}", round(value, 2), seconds)
+    for role, value in spent.used.rss_mib.items():
+        if value:
+            report.add(f"rss_mib_{name}_{role}", value, mib)
     report.add(f"transactions_{name}", spent.counts.transactions)
-    report.add(f"wal_mib_{name}", round(spent.counts.wal_bytes / MIB, 2), "MiB")
-    report.add(f"sent_mib_{name}", round(spent.sent_bytes / MIB, 2), "MiB")
-    report.add(f"sent_mib_live_{name}", round(spent.sent.frame_bytes / MIB, 2), "MiB")
+    report.add(f"wal_mib_{name}", round(spent.counts.wal_bytes / MIB, 2), mib)
+    report.add(f"sent_mib_{name}", round(spent.sent_bytes / MIB, 2), mib)
+    report.add(f"sent_mib_live_{name}", round(spent.sent.frame_bytes / MIB, 2), mib)
     report.add(f"frames_{name}", spent.sent.frames)
     report.add(f"updates_sent_{name}", spent.sent.updates)
-    report.add(f"seconds_{name}", round(spent.seconds, 1), "s")
-    if spent.others_percent > OTHERS_PERCENT_MAX:
-        report.notes.append(
-            f"{name}: other programs used {spent.others_percent:.0f} % of a core: measure again"
-        )
+    report.add(f"seconds_{name}", round(spent.seconds, 1), seconds)
+    notes = [*Outcome(spent.published).notes(), *spent.used.notes()]
+    report.notes += [f"{name}: {note}" for note in notes]
 
 
 SCENARIO: Final = Scenario(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from benchmarks.charts import latency_chart
 from benchmarks.drain import drain
 from benchmarks.load import Load, Meter, Outcome
 from benchmarks.report import Goal, Report
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
+from benchmarks.units import PER_SECOND
 from livefeed.adapters.nats.connection import close
 from livefeed.adapters.nats.publish import Publisher
 
@@ -74,19 +76,19 @@ async def run(options: Options) -> Report:
             # It ends at the first moment at which nothing waits, which is not before the last page.
             draining = asyncio.create_task(drain(stack, seconds_max=sizes.seconds_max))
             busy = await _high(load, sizes, sizes.seconds, recorded=True)
-            percent = meter.percent()
+            used = meter.read()
             options.say("waiting for the last followers")
             drained = await draining
             report.faults = await load.judge()
         await _verify(stack, sizes, report)
     report.add("seconds", round(drained.seconds, 1), "s")
-    report.add("deliveries_per_second", round(sizes.followers / drained.seconds))
+    rate = round(sizes.followers / drained.seconds)
+    report.add("deliveries_per_second", rate, PER_SECOND)
     report.add("worker_rss_max_mib", drained.rss_max_mib, "MiB", RSS_GOAL)
     _add_latencies(report, idle, busy)
-    for role, value in percent.items():
-        report.add(f"cpu_percent_{role}", value, "% of a core")
-    report.notes += [*busy.notes(), *meter.notes(percent)]
-    report.add("seed", options.seed)
+    used.add_to(report)
+    report.notes += busy.notes()
+    report.charts.append(latency_chart("High beside an update for everybody who follows", busy))
     return report
 
 
@@ -135,5 +137,8 @@ def _add_latencies(report: Report, idle: Outcome, busy: Outcome) -> None:
 
 
 SCENARIO: Final = Scenario(
-    NAME, "One update for a million followers, and the urgent ones behind it.", run
+    NAME,
+    "One update for a million followers, and the urgent ones behind it.",
+    run,
+    plot="latency over time",
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.history import Run, load_history
+from benchmarks.load import Meter
 from benchmarks.report import Report
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack, signing_settings
@@ -67,13 +68,15 @@ async def run(options: Options) -> Report:
             cuts=sizes.cuts,
             seed=options.seed,
         )
+        meter = Meter(stack)
         outcome = await one.run()
+        used = meter.read()
         await close(connection)
     report.faults = dict.fromkeys(outcome.faults, 1)
     report.add("updates", outcome.updates)
     report.add("frames", outcome.frames)
     report.add("cuts", outcome.cuts)
-    report.add("seed", options.seed)
+    used.add_to(report)
     return report
 
 

@@ -11,6 +11,7 @@ from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
+from benchmarks.units import CORE
 
 NAME: Final = "idle"
 CPU_GOAL: Final = Goal("≤", 1)
@@ -32,7 +33,7 @@ class Sizes:
     """`retain` runs once after there was work, and is waited for; while idle every 10 minutes."""
 
 
-QUICK: Final = Sizes(seconds=10.0, retain_seconds=5.0)
+QUICK: Final = Sizes(seconds=5.0, retain_seconds=5.0)
 
 
 async def run(options: Options) -> Report:
@@ -54,7 +55,6 @@ async def run(options: Options) -> Report:
             async with Load(stack, _traffic(options, clients), connections=clients) as load:
                 await _measure(stack, load, clients, sizes, options, report)
                 report.faults = merged([report.faults, await load.judge()])
-    report.add("seed", options.seed)
     return report
 
 
@@ -76,15 +76,14 @@ async def _measure(
     await _asleep(stack)
     options.say(f"{clients:,} clients, nothing to do, for {sizes.seconds:g} s")
     summaries = len(stack.worker_summaries())
-    meter = Meter(stack, load)
+    meter = Meter(stack, *([load] if load else []))
     await asyncio.sleep(sizes.seconds)
-    percent = meter.percent()
+    used = meter.read()
     stack.check()
     suffix = f"_{clients}" if clients else ""
-    total = sum(percent[role] for role in SERVERS)
-    report.add(f"idle_cpu_percent{suffix}", round(total, 2), "%", None if suffix else CPU_GOAL)
-    for role in SERVERS:
-        report.add(f"{role}_cpu_percent{suffix}", percent[role], "%")
+    total = sum(used.percent[role] for role in SERVERS)
+    report.add(f"idle_cpu_percent{suffix}", round(total, 2), CORE, None if suffix else CPU_GOAL)
+    used.add_to(report, suffix)
     ran = len(stack.worker_summaries()) - summaries
     if ran:
         report.notes.append(f"{ran} workers ran while there were {clients} clients")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.charts import lanes_chart
 from benchmarks.load import Load, Meter, Outcome
 from benchmarks.report import Goal, Report
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
+from benchmarks.units import SHARE
 from livefeed.subjects import Lane
 
 NAME: Final = "lanes"
@@ -33,7 +35,7 @@ class Sizes:
     """Workers of each function at most."""
 
 
-QUICK: Final = Sizes(connections=200, per_second=100, seconds=20.0, warm_up_seconds=2.0)
+QUICK: Final = Sizes(connections=200, per_second=100, seconds=12.0, warm_up_seconds=2.0)
 
 
 async def run(options: Options) -> Report:
@@ -51,16 +53,15 @@ async def run(options: Options) -> Report:
             options.say(f"{sizes.per_second:,} updates/s for {sizes.seconds:g} s")
             meter = Meter(stack, load)
             outcome = await _publish(load, sizes, sizes.seconds, recorded=True)
-            percent = meter.percent()
+            used = meter.read()
             stack.check()
             _add_figures(report, outcome)
-            for role, value in percent.items():
-                report.add(f"cpu_percent_{role}", value, "% of a core")
-            report.notes += [*outcome.notes(), *meter.notes(percent)]
+            used.add_to(report)
+            report.notes += outcome.notes()
+            report.charts.append(lanes_chart("Latency by lane", outcome))
             options.say("verifying every delivery")
             report.faults = await load.judge()
     report.add("processes", sizes.processes)
-    report.add("seed", options.seed)
     return report
 
 
@@ -80,12 +81,15 @@ def _add_figures(report: Report, outcome: Outcome) -> None:
             name = f"{lane}_p{percent}_seconds" if percent < 100 else f"{lane}_max_seconds"
             report.add(name, round(latency.percentile(percent), 3), "s", goals.get(name))
     within = outcome.latency.share_within(PROMISED_SECONDS)
-    report.add("within_30s", round(within, 4), "", WITHIN_GOAL)
+    report.add("within_30s", round(within, 4), SHARE, WITHIN_GOAL)
     report.add("published", outcome.published.accepted)
     report.add("deliveries", outcome.deliveries)
     report.add("replayed", outcome.replayed)
 
 
 SCENARIO: Final = Scenario(
-    NAME, "From publish to the client in each lane, under a steady load of all three.", run
+    NAME,
+    "From publish to the client in each lane, under a steady load of all three.",
+    run,
+    plot="latency over time, by lane",
 )

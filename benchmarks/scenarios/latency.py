@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.charts import latency_chart
 from benchmarks.load import Load, Meter, Outcome
 from benchmarks.measure import LatencyRecorder
 from benchmarks.report import Goal, Report, merged
@@ -54,7 +55,6 @@ async def run(options: Options) -> Report:
         idle = await _idle(stack, sizes, options, report)
         busy = await _busy(stack, sizes, options, report)
     report.faults = merged([idle, busy])
-    report.add("seed", options.seed)
     return report
 
 
@@ -92,14 +92,14 @@ async def _busy(stack: Stack, sizes: Sizes, options: Options, report: Report) ->
         meter = Meter(stack, load)
         count = round(sizes.seconds * sizes.per_second)
         outcome = await load.publish(count, per_second=sizes.per_second)
-        percent = meter.percent()
+        used = meter.read()
         options.say("verifying every delivery")
         stack.check()
         _add_latencies(report, outcome)
         report.add("workers_recycled", _recycled(stack) - recycled)
-        for role, value in percent.items():
-            report.add(f"cpu_percent_{role}", value, "% of a core")
-        report.notes += [*outcome.notes(), *meter.notes(percent)]
+        used.add_to(report)
+        report.notes += outcome.notes()
+        report.charts.append(latency_chart("Latency under a steady load", outcome))
         return await load.judge()
 
 
@@ -131,5 +131,8 @@ def _recycled(stack: Stack) -> int:
 
 
 SCENARIO: Final = Scenario(
-    NAME, "From publish to the client: idle, and with many connections and recycling workers.", run
+    NAME,
+    "From publish to the client: idle, and with many connections and recycling workers.",
+    run,
+    plot="latency over time",
 )

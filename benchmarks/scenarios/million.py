@@ -16,11 +16,13 @@ from benchmarks.comparison import compare, heads
 from benchmarks.corpus import PAST_SECONDS, Corpus
 from benchmarks.drain import drain, lag
 from benchmarks.flood import Flood, Flooded, flood
+from benchmarks.load import Meter
 from benchmarks.load_process import LoadProcess
 from benchmarks.reference import Reference
 from benchmarks.report import Goal, Report, merged
-from benchmarks.scenario import Options, Scenario
+from benchmarks.scenario import SHORT_WINDOWS, Options, Scenario
 from benchmarks.stack import Stack
+from benchmarks.units import PER_SECOND
 from benchmarks.watch import Count, Counted, JudgeViews, Watch, watch
 from livefeed.adapters.nats.connection import close
 from livefeed.channel import user_channel
@@ -65,7 +67,8 @@ async def run(options: Options) -> Report:
         options.seed, sizes.users, sizes.items, 1, int(time.time()) - PAST_SECONDS, NAME
     )
     options.say("starting the servers")
-    async with Stack(settings=options.settings(sizes)) as stack, AsyncExitStack() as processes:
+    settings = options.settings(sizes, quick=SHORT_WINDOWS)
+    async with Stack(settings=settings) as stack, AsyncExitStack() as processes:
         await stack.start_pool(worker_processes_max=sizes.processes)
         publisher = LoadProcess(flood, stack.nats_url, corpus)
         port = stack.gateway_ports[0]
@@ -74,11 +77,13 @@ async def run(options: Options) -> Report:
             await processes.enter_async_context(process)
         await watcher.receive()
         one = _Run(stack, corpus, sizes, options, publisher, watcher)
+        loads = {"publisher": publisher.pid, "clients": watcher.pid}
+        meter = Meter(stack, processes=loads)
         await one.first()
+        meter.read().add_to(one.report)
         await one.again()
         stack.keep |= not one.report.ok
     one.report.add("processes", sizes.processes)
-    one.report.add("seed", options.seed)
     return one.report
 
 
@@ -113,8 +118,8 @@ class _Run:
         await drain(self._stack, seconds_max=sizes.seconds_max)
         seconds = time.perf_counter() - began
         report.add("seconds", round(seconds, 2), "s")
-        report.add("updates_per_second", round(sizes.updates / seconds))
-        report.add("published_per_second", round(sizes.updates / flooded.seconds))
+        report.add("updates_per_second", round(sizes.updates / seconds), PER_SECOND)
+        report.add("published_per_second", round(sizes.updates / flooded.seconds), PER_SECOND)
         report.add("kills", kills)
         self._options.say("comparing the log with the model")
         await compare(self._stack, self._reference, report)

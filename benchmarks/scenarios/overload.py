@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from benchmarks.charts import latency_chart
 from benchmarks.comparison import compare
 from benchmarks.corpus import PAST_SECONDS, Corpus
 from benchmarks.drain import drain
@@ -16,9 +17,10 @@ from benchmarks.load import Load, Meter, Outcome
 from benchmarks.load_process import LoadProcess
 from benchmarks.reference import Reference
 from benchmarks.report import Goal, Report, merged
-from benchmarks.scenario import Options, Scenario
+from benchmarks.scenario import SHORT_WINDOWS, Options, Scenario
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
+from benchmarks.units import PER_SECOND, RATIO
 from livefeed.adapters.nats.connection import Connection, close
 from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.subjects import Lane
@@ -58,11 +60,11 @@ class Sizes:
 
 QUICK: Final = Sizes(
     connections=50,
-    seconds=10.0,
+    seconds=8.0,
     warm_up_seconds=2.0,
     waiting=10_000,
     low_users=2_000,
-    soak_seconds=15.0,
+    soak_seconds=SHORT_WINDOWS["window_low_seconds"],
 )
 
 
@@ -84,7 +86,8 @@ async def run(options: Options) -> Report:
     began_at = int(time.time()) - PAST_SECONDS
     low = Corpus(options.seed, sizes.low_users, sizes.low_items, 1, began_at, only=LOW)
     options.say("starting the servers")
-    async with Stack(settings=options.settings(sizes)) as stack:
+    settings = options.settings(sizes, quick=SHORT_WINDOWS)
+    async with Stack(settings=settings) as stack:
         await stack.start_pool(worker_processes_max=sizes.processes)
         async with Load(stack, high, connections=sizes.connections) as load:
             options.say("warming up")
@@ -101,7 +104,6 @@ async def run(options: Options) -> Report:
             report.faults = merged([report.faults, await load.judge()])
         await compare(stack, Reference(low, range(poured)), report)
     report.add("processes", sizes.processes)
-    report.add("seed", options.seed)
     return report
 
 
@@ -129,20 +131,20 @@ async def _overload(
         cold = await _high(load, sizes, sizes.warm_up_seconds, recorded=True)
         report.add("high_cold_max_ms", round(cold.latency.maximum * 1e3, 3), "ms")
         options.say("the high lane under the flood")
-        meter = Meter(stack, load, flood=publisher.pid)
+        meter = Meter(stack, load, processes={"flood": publisher.pid})
         looks: list[_Looked] = []
         looking = asyncio.create_task(_collect(_looks(connection), looks))
         busy = await _high(load, sizes, sizes.seconds, recorded=True)
         looking.cancel()
-        percent = meter.percent()
+        used = meter.read()
         publisher.send("enough")
         poured: int = await publisher.receive()
     finally:
         await close(connection)
     _add_load(report, looks)
-    for role, value in percent.items():
-        report.add(f"cpu_percent_{role}", value, "% of a core")
-    report.notes += [*busy.notes(), *meter.notes(percent)]
+    used.add_to(report)
+    report.notes += busy.notes()
+    report.charts.append(latency_chart("High under a flood of low", busy))
     return busy, poured
 
 
@@ -173,8 +175,9 @@ def _add_load(report: Report, looks: list[_Looked]) -> None:
     published = last.published - first.published
     taken = published + first.waiting - last.waiting
     report.add("low_waiting_least", min(look.waiting for look in looks), "", WAITING_GOAL)
-    report.add("low_offered_ratio", round((published + first.waiting) / max(1, taken), 1))
-    report.add("low_taken_per_second", round(taken / (last.seconds - first.seconds)))
+    offered = round((published + first.waiting) / max(1, taken), 1)
+    report.add("low_offered_ratio", offered, RATIO)
+    report.add("low_taken_per_second", round(taken / (last.seconds - first.seconds)), PER_SECOND)
 
 
 def _add_latencies(report: Report, idle: Outcome, busy: Outcome) -> None:
@@ -182,7 +185,7 @@ def _add_latencies(report: Report, idle: Outcome, busy: Outcome) -> None:
         alone = idle.latency.percentile(percent) * 1e3
         flooded = busy.latency.percentile(percent) * 1e3
         goal = RATIO_GOAL if percent == 99 else None
-        report.add(f"high_p{percent}_ratio", round(flooded / alone, 2), "", goal)
+        report.add(f"high_p{percent}_ratio", round(flooded / alone, 2), RATIO, goal)
         report.add(f"high_p{percent}_idle_ms", round(alone, 3), "ms")
         report.add(f"high_p{percent}_ms", round(flooded, 3), "ms")
     report.add("high_max_idle_ms", round(idle.latency.maximum * 1e3, 3), "ms")
@@ -190,5 +193,8 @@ def _add_latencies(report: Report, idle: Outcome, busy: Outcome) -> None:
 
 
 SCENARIO: Final = Scenario(
-    NAME, "The high lane under a flood in the low one, against the high lane alone.", run
+    NAME,
+    "The high lane under a flood in the low one, against the high lane alone.",
+    run,
+    plot="latency over time",
 )

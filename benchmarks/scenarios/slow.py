@@ -7,8 +7,8 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.clients import Manner
-from benchmarks.load import Load, Meter, Outcome
+from benchmarks.crowd import Manner
+from benchmarks.load import Load, Meter, Outcome, Used
 from benchmarks.load_process import LoadProcess
 from benchmarks.measure import growth
 from benchmarks.publisher import Burst, publish
@@ -16,6 +16,7 @@ from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
+from benchmarks.units import RATIO
 from livefeed.limits import MIB
 
 NAME: Final = "slow"
@@ -50,7 +51,7 @@ QUICK: Final = Sizes(
     per_second=50,
     hidden=10,
     slow_per_second=100,
-    seconds=8.0,
+    seconds=6.0,
     rounds=1,
     warm_up_seconds=2.0,
 )
@@ -66,8 +67,8 @@ class Beside:
     deliveries: int = 0
     reconnects: int = 0
     faults: list[dict[str, int]] = field(default_factory=list)
-    percent: dict[str, float] = field(default_factory=dict)
-    """CPU of the last round."""
+    used: Used | None = None
+    """Of the last round."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -93,7 +94,6 @@ async def run(options: Options) -> Report:
             report.faults = merged([*beside.faults, await load.judge()])
     _add_beside(report, beside)
     _add_latencies(report, without, beside.outcomes)
-    report.add("seed", options.seed)
     return report
 
 
@@ -118,7 +118,7 @@ async def _with(stack: Stack, load: Load, sizes: Sizes, options: Options, beside
     traffic = Traffic(seed=1_000 * (number + 1) + options.seed, users=SLOW_USERS)
     async with Load(stack, traffic, connections=SLOW_USERS + sizes.hidden, manners=MANNERS) as slow:
         options.say("with them")
-        meter = Meter(stack, load)
+        meter = Meter(stack, load, slow)
         sampling = asyncio.create_task(_memory(stack))
         count = round(sizes.seconds * sizes.slow_per_second)
         busy, slow_outcome = await asyncio.gather(
@@ -126,7 +126,7 @@ async def _with(stack: Stack, load: Load, sizes: Sizes, options: Options, beside
             # Half of these clients do not take what comes: nobody waits for them yet.
             slow.publish(count, per_second=sizes.slow_per_second, arrive_seconds=0.1),
         )
-        beside.percent = meter.percent()
+        beside.used = meter.read()
         sampling.cancel()
         beside.growth_mib.append(_growth(await sampling))
         slow.behave()
@@ -136,7 +136,7 @@ async def _with(stack: Stack, load: Load, sizes: Sizes, options: Options, beside
     beside.frames_a_second.append(slow_outcome.frames_a_second)
     beside.deliveries += slow_outcome.deliveries + outcome.deliveries
     beside.reconnects += slow_outcome.reconnects + outcome.reconnects
-    beside.notes += [*busy.notes(), *meter.notes(beside.percent)]
+    beside.notes += [*busy.notes(), *beside.used.notes()]
 
 
 def _add_beside(report: Report, beside: Beside) -> None:
@@ -144,9 +144,9 @@ def _add_beside(report: Report, beside: Beside) -> None:
     report.add("frames_a_second_max", max(beside.frames_a_second), "", FRAMES_GOAL)
     report.add("slow_deliveries", beside.deliveries)
     report.add("slow_reconnects", beside.reconnects)
-    for role, value in beside.percent.items():
-        report.add(f"cpu_percent_{role}", value, "% of a core")
     report.notes += list(dict.fromkeys(beside.notes))
+    if beside.used is not None:
+        beside.used.add_to(report)
 
 
 async def _memory(stack: Stack) -> list[float]:
@@ -176,7 +176,7 @@ def _add_latencies(report: Report, without: list[Outcome], beside: list[Outcome]
             for outcomes in (without, beside)
         )
         goal = RATIO_GOAL if percent == 99 else None
-        report.add(f"p{percent}_ratio", round(together / alone, 3), "", goal)
+        report.add(f"p{percent}_ratio", round(together / alone, 3), RATIO, goal)
         report.add(f"p{percent}_without_ms", round(alone, 3), "ms")
         report.add(f"p{percent}_with_ms", round(together, 3), "ms")
 

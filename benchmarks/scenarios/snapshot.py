@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.comparison import channels, compare
+from benchmarks.comparison import compare, compare_answers
 from benchmarks.corpus import Corpus, recent_past
-from benchmarks.database_counts import STATISTICS_SECONDS, Counts, counts
+from benchmarks.database_counts import (
+    BUSY_STATISTICS_SECONDS,
+    STATISTICS_SECONDS,
+    Counts,
+    counts,
+)
 from benchmarks.drain import drain
-from benchmarks.feed_answers import judge_answer
 from benchmarks.flood import Flood, Trickle, flood
 from benchmarks.load import Meter
 from benchmarks.load_process import LoadProcess
 from benchmarks.measure import LatencyRecorder
 from benchmarks.readers import Read, Readers, ReadResult, Sample, Source, read
-from benchmarks.reference import Findings, Reference
-from benchmarks.report import Goal, Report, merged
-from benchmarks.scenario import Options, Scenario
+from benchmarks.reference import Reference
+from benchmarks.report import Goal, Report
+from benchmarks.scenario import SHORT_WINDOWS, Options, Scenario
 from benchmarks.stack import Stack
-from livefeed.channel import user_channel
+from benchmarks.units import A_READ, SHARE
 from livefeed.limits import MIB
 
 NAME: Final = "snapshot"
@@ -75,6 +78,7 @@ QUICK: Final = Sizes(
     seconds=5.0,
     quiet_seconds=3.0,
     degraded_seconds=3.0,
+    statistics_seconds=BUSY_STATISTICS_SECONDS,
     readers=1,
     connections=20,
 )
@@ -115,7 +119,8 @@ async def run(options: Options) -> Report:
     corpus = Corpus(options.seed, sizes.users, sizes.items, 1, recent_past(), NAME)
     options.say("starting the servers")
     async with AsyncExitStack() as exits:
-        stack = Stack(replica=True, settings=options.settings(sizes))
+        settings = options.settings(sizes, quick=SHORT_WINDOWS)
+        stack = Stack(replica=True, settings=settings)
         await exits.enter_async_context(stack)
         this = _Run(stack, sizes, options, report, corpus)
         publisher = LoadProcess(flood, stack.nats_url, corpus)
@@ -132,7 +137,6 @@ async def run(options: Options) -> Report:
         publisher.send(None)
         published: int = await publisher.receive()
         await _verify(this, published)
-    report.add("seed", options.seed)
     return report
 
 
@@ -159,31 +163,30 @@ async def _fill(this: _Run, publisher: LoadProcess) -> None:
 
 
 async def _measure(this: _Run, publisher: LoadProcess) -> None:
-    """The period that most figures are of, and one without reads before it."""
+    """The period that most figures are of, and one without reads before it, after a warm-up."""
     sizes, report = this.sizes, this.report
-    this.options.say("updates alone")
-    before = await this.counts()
-    await asyncio.sleep(sizes.quiet_seconds)
-    quiet = (await this.counts()).since(before).transactions
-    quiet_rate = quiet / (sizes.quiet_seconds + sizes.statistics_seconds)
     this.options.say(f"warming up with {sizes.reads_per_second:,.0f} reads a second")
     warm = await this.read(sizes.warm_up_seconds)
-    this.options.say(f"{sizes.reads_per_second:,.0f} reads a second")
+    this.options.say("updates alone")
+    quiet_before = await this.counts()
+    await asyncio.sleep(sizes.quiet_seconds)
     before = await this.counts()
+    quiet = before.since(quiet_before).transactions
+    quiet_rate = quiet / (sizes.quiet_seconds + sizes.statistics_seconds)
+    this.options.say(f"{sizes.reads_per_second:,.0f} reads a second")
     pids = {f"readers_{number}": one.pid for number, one in enumerate(this.readers, 1)}
-    meter = Meter(this.stack, None, publisher=publisher.pid, **pids)
+    meter = Meter(this.stack, processes={"publisher": publisher.pid, **pids})
     loop = asyncio.get_running_loop()
     began = loop.time()
     result = await this.read(sizes.seconds)
-    percent = meter.percent()
+    used = meter.read()
     asked = (await this.counts()).since(before).transactions
     beside = quiet_rate * (loop.time() - began)
     this.stack.check()
     _add_latencies(report, result)
     _add_queries(report, result, asked, beside)
-    for role, value in percent.items():
-        report.add(f"cpu_percent_{role}", value, "% of a core")
-    report.notes += [*_notes(result, warm), *meter.notes(percent)]
+    used.add_to(report)
+    report.notes += _notes(result, warm)
 
 
 def _add_latencies(report: Report, result: ReadResult) -> None:
@@ -202,20 +205,20 @@ def _add_latencies(report: Report, result: ReadResult) -> None:
     for source in HITS:
         if source in result.latencies or source != "hit":
             latency = result.latencies.get(source, LatencyRecorder())
-            report.add(f"hit_share_{source}", round(latency.count / answered, 4))
+            report.add(f"hit_share_{source}", round(latency.count / answered, 4), SHARE)
     hits = sum(one.count for source, one in result.latencies.items() if source in HITS)
-    report.add("hit_share", round(hits / answered, 4))
+    report.add("hit_share", round(hits / answered, 4), SHARE)
     report.add("reads_answered", result.answered)
     report.add("reads_failed", result.errors)
-    report.add("sent_mib", round(result.size / MIB, 2), "MiB")
+    report.add("sent_mib", round(result.size / MIB, 2), "MiB (sent)")
 
 
 def _add_queries(report: Report, result: ReadResult, asked: int, beside: float) -> None:
     """What reads ask of both databases; without what the updates ask."""
     answered = max(1, result.answered)
     queries = max(0.0, asked - beside) / answered
-    report.add("queries_per_read", round(queries, 4), "", QUERIES_GOAL)
-    report.add("transactions_per_read", round(asked / answered, 4))
+    report.add("queries_per_read", round(queries, 4), A_READ, QUERIES_GOAL)
+    report.add("transactions_per_read", round(asked / answered, 4), A_READ)
 
 
 def _notes(result: ReadResult, warm: ReadResult) -> list[str]:
@@ -253,8 +256,8 @@ async def _without_database(this: _Run) -> None:
     result = await this.read(this.sizes.degraded_seconds)
     report = this.report
     report.add("degraded_max_ms", round(result.slowest * 1e3, 1), "ms", DEGRADED_GOAL)
-    report.add("degraded_error_share", round(result.known.share, 4), "", ERRORS_GOAL)
-    report.add("degraded_error_share_unread", round(result.unknown.share, 4))
+    report.add("degraded_error_share", round(result.known.share, 4), SHARE, ERRORS_GOAL)
+    report.add("degraded_error_share_unread", round(result.unknown.share, 4), SHARE)
     report.add("degraded_reads", result.answered + result.errors)
     report.add("degraded_stale", result.stale)
     if result.errors:
@@ -273,29 +276,9 @@ async def _verify(this: _Run, published: int) -> None:
     await this.read(1.0)
     this.options.say("comparing the log with the model, and the answers with the log")
     await compare(stack, Reference(this.corpus, range(published)), report)
-    samples: dict[str, list[Sample]] = defaultdict(list)
-    for sample in this.samples:
-        name = user_channel(this.corpus.user(sample.user), this.corpus.feed)
-        samples[name].append(sample)
-    found = Findings()
-    async with stack.database() as pool:
-        async for channel in channels(pool):
-            for sample in samples.pop(channel.name, []):
-                judge_answer(this.corpus, sample, channel, found)
-    _judge_empty(samples, found)
-    report.faults = merged([report.faults, found.faults])
-    report.notes += found.examples
+    await compare_answers(stack, this.corpus, this.samples, report)
     report.add("published", published)
-    report.add("answers_compared", len(this.samples))
-    report.add("items_compared", found.entries)
     stack.keep |= any(report.faults.values())
-
-
-def _judge_empty(samples: dict[str, list[Sample]], found: Findings) -> None:
-    """Answers of users who have no channel: they must be empty."""
-    for name, some in samples.items():
-        for sample in some:
-            found.add("foreign", f"{name} is not in the log", int(b'"items":[]' not in sample.body))
 
 
 SCENARIO: Final = Scenario(

@@ -56,18 +56,15 @@ async def run(options: Options) -> Report:
             back = await load.come_back(
                 spread_seconds=sizes.spread_seconds, seconds_max=sizes.seconds_max
             )
-            percent = meter.percent()
+            used = meter.read()
             report.add("caught_up_seconds", round(back.maximum, 2), "s", CAUGHT_UP_GOAL)
             report.add("caught_up_p50_seconds", round(back.percentile(50), 2), "s")
-            for role, value in percent.items():
-                report.add(f"cpu_percent_{role}", value, "% of a core")
-            report.notes += meter.notes(percent)
+            used.add_to(report)
             options.say("verifying every delivery")
             outcome = await load.publish(0, per_second=1)
             report.add("replayed", outcome.replayed)
             report.faults = await load.judge()
     report.add("gateways", sizes.gateways)
-    report.add("seed", options.seed)
     return report
 
 

@@ -18,9 +18,12 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Final
 
-from benchmarks.database_sizes import Sample, growth, plot, sizes_and_counts
+from benchmarks.chart import svg
+from benchmarks.database_sizes import Sample, growth, sizes_and_counts, sizes_chart
+from benchmarks.measure import usage_of_postgres
 from benchmarks.report import Goal, Report
 from benchmarks.scenario import Options, Scenario
+from benchmarks.units import RATIO
 from benchmarks.week_traffic import Flush, Traffic
 from livefeed.adapters.embedded import PostgresServer, free_port
 from livefeed.adapters.postgres.log import Log
@@ -64,7 +67,7 @@ class Sizes:
     """Where `week.svg` and `week.json` are written; empty is nowhere."""
 
 
-QUICK: Final = Sizes(users=200, events=120, day_seconds=4.0, flush_rows=300)
+QUICK: Final = Sizes(users=200, events=120, day_seconds=3.0, flush_rows=300)
 
 
 @dataclass(slots=True)
@@ -119,17 +122,23 @@ async def run(options: Options) -> Report:
     sizes = options.sized(QUICK if options.quick else Sizes())
     report = Report(NAME)
     options.say("starting PostgreSQL")
-    async with arms({"default": PLAIN, "as migrated": ()}) as both:
+    async with arms({"default": PLAIN, "as migrated": ()}) as (both, server):
         await live(both, sizes, options)
         if sizes.folder:
             await asyncio.to_thread(_keep, Path(sizes.folder), both)
         _report(report, both)
+        used = usage_of_postgres(server.pid)
+    report.add("cpu_seconds_postgres", round(used.cpu_seconds, 1), "s")
+    report.add("rss_mib_postgres", round(used.rss_bytes / MIB, 1), "MiB")
+    report.charts.append(sizes_chart({arm.name: arm.samples for arm in both}))
     return report
 
 
 @asynccontextmanager
-async def arms(changes: dict[str, Sequence[str]]) -> AsyncIterator[list[Arm]]:
-    """Migrated databases of one server, each with its changes."""
+async def arms(
+    changes: dict[str, Sequence[str]],
+) -> AsyncIterator[tuple[list[Arm], PostgresServer]]:
+    """Migrated databases of one server, each with its changes; and the server."""
     with tempfile.TemporaryDirectory(prefix="livefeed-", ignore_cleanup_errors=True) as folder:
         place = Path(folder) / "postgres"
         server = PostgresServer(place, port=free_port(), settings=COMPRESSED)
@@ -150,7 +159,7 @@ async def arms(changes: dict[str, Sequence[str]]) -> AsyncIterator[list[Arm]]:
                 for statement in statements:
                     await pool.fetch(statement)
                 made.append(Arm(name, pool, Log(pool)))
-            yield made
+            yield made, server
         finally:
             for arm in made:
                 await arm.pool.close()
@@ -195,21 +204,23 @@ def bounds_now(began_at: Sequence[float], sizes: Sizes) -> Bounds:
 
 def _report(report: Report, both: Iterable[Arm]) -> None:
     plain, chosen = both
-    report.add("growth", growth(chosen.samples, LEVEL_DAYS * 24), "×", Goal("≤", 1.1))
+    report.add("growth", growth(chosen.samples, LEVEL_DAYS * 24), RATIO, Goal("≤", 1.1))
     for arm in (chosen, plain):
         name = arm.name.replace(" ", "_")
+        # What Postgres would do by itself is a reference.
+        of = "" if arm is chosen else f" ({name})"
         last = arm.samples[-1]
-        report.add(f"{name}_mib", last.bytes / MIB, "MiB")
+        report.add(f"{name}_mib", last.bytes / MIB, f"MiB{of}")
         for table, counts in last.counts.items():
             report.add(f"{name}_{table}_hot", counts["hot"] / max(1, counts["updated"]))
             report.add(f"{name}_{table}_dead", counts["dead"] / max(1, counts["live"]))
         report.add(f"{name}_wal_bytes_per_row", _mean(s.wal_bytes_per_row for s in arm.samples))
-        report.add(f"{name}_flush_p50_ms", _mean(s.flush_p50_ms for s in arm.samples), "ms")
-        report.add(f"{name}_flush_p99_ms", _mean(s.flush_p99_ms for s in arm.samples), "ms")
-    report.add("size_ratio", chosen.samples[-1].bytes / plain.samples[-1].bytes, "×")
+        report.add(f"{name}_flush_p50_ms", _mean(s.flush_p50_ms for s in arm.samples), f"ms{of}")
+        report.add(f"{name}_flush_p99_ms", _mean(s.flush_p99_ms for s in arm.samples), f"ms{of}")
+    report.add("size_ratio", chosen.samples[-1].bytes / plain.samples[-1].bytes, RATIO)
     for what in ("wal_bytes_per_row", "flush_p50_ms"):
         one, other = (_mean(getattr(s, what) for s in arm.samples) for arm in (chosen, plain))
-        report.add(f"{what}_ratio", one / other, "×")
+        report.add(f"{what}_ratio", one / other, RATIO)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -220,11 +231,14 @@ def _mean(values: Iterable[float]) -> float:
 
 def _keep(folder: Path, both: Iterable[Arm]) -> None:
     samples = {arm.name: arm.samples for arm in both}
-    (folder / "week.svg").write_text(plot(samples), encoding="utf-8")
+    (folder / "week.svg").write_text(svg(sizes_chart(samples)), encoding="utf-8")
     text = json.dumps({name: [one._asdict() for one in s] for name, s in samples.items()})
     (folder / "week.json").write_text(text, encoding="utf-8")
 
 
 SCENARIO: Final = Scenario(
-    NAME, "A week of traffic against the log, in minutes: its tables stop growing.", run
+    NAME,
+    "A week of traffic against the log, in minutes: its tables stop growing.",
+    run,
+    plot="sizes over days",
 )

@@ -49,9 +49,10 @@ def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-async def test_a_small_run_is_exact_and_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_small_run_is_exact_and_drawn_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    chart = tmp_path / "latency.svg"
     sizes = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
-    done = await bench(tmp_path, "latency", "--quick", "--json", *sizes)
+    done = await bench(tmp_path, "latency", "--quick", "--json", *sizes, "--plot", str(chart))
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     assert set(report) == {"scenario", "ok", "computer", "figures"}
@@ -64,11 +65,17 @@ async def test_a_small_run_is_exact_and_leaves_nothing_behind(tmp_path: Path) ->
     assert {"p50_idle_ms", "p99_ms", "p999_ms"} <= set(figures)
     assert figures["published"]["value"] == SMALL["per_second"] * SMALL["seconds"]
     assert figures["deliveries"]["value"] >= figures["published"]["value"]
-    assert not names(tmp_path), "the run leaves nothing behind"
+    assert (figures["seed"]["value"], figures["quick"]["value"]) == (1, 1)
+    roles = ("gateway", "workers", "pool", "nats", "postgres")
+    assert {f"{kind}_{role}" for kind in ("cpu_percent", "rss_mib") for role in roles} <= set(
+        figures
+    )
+    assert names(tmp_path) == ["latency.svg"], "the run leaves nothing else behind"
+    assert chart.read_text(encoding="utf-8").startswith("<svg")
 
 
 WINDOWS = {"window_medium_seconds": 0.5, "window_low_seconds": 1}
-TINY: dict[str, dict[str, float]] = {
+TINY: dict[str, dict[str, float | str]] = {
     "backlog": {
         "updates": 2_000,
         "users": 100,
@@ -128,12 +135,22 @@ TINY: dict[str, dict[str, float]] = {
     },
     "connections": {
         "gateways": 2,
-        "fewest": 10,
-        "most": 40,
-        "messages_per_second": 100,
+        "counts": "10,40",
+        "messages_per_second": 80,
         "seconds": 1,
         "warm_up_seconds": 0.5,
         "idle_seconds": 0.2,
+    },
+    "personal": {
+        "connections": 20,
+        "per_second": 100,
+        "seconds": 2,
+        "warm_up_seconds": 0.5,
+        "wide_connections": 40,
+        "wide_audience": 20,
+        "wide_per_second": 5,
+        "wide_seconds": 2,
+        **WINDOWS,
     },
     "idle": {"seconds": 1, "connections": 5, "retain_seconds": 1},
     "coldstart": {"starts": 1, "silences": 1, "quiet_seconds": 0.5},
@@ -153,7 +170,12 @@ GOALS = {
     "cost": {"cpu_ratio"},
     "slow": {"p99_ratio", "gateway_rss_growth_mib", "frames_a_second_max"},
     "fanout": {"floor_ratio"},
-    "connections": {"count_a_process", "count", "rss_kib_per_connection", "cpu_growth"},
+    "connections": {
+        *("count_a_process", "count", "rss_kib_per_connection", "cpu_growth"),
+        *("cpu_deviation", "rss_deviation"),
+    },
+    "personal": {"cpu_us_per_delivery", "cpu_us_per_delivery_wide"},
+    "soak": {"broken_invariants", "reliability"},
     "idle": {"idle_cpu_percent"},
     "coldstart": {"seconds", "first_update_seconds"},
     "million": {"heads_moved_again", "frames_again"},
@@ -182,25 +204,67 @@ async def test_every_scenario_is_exact_and_has_its_goals(scenario: str, tmp_path
         assert figures["frames_livefeed"]["value"] < figures["frames_naive"]["value"]
     if scenario == "overload":
         assert figures["entries"]["value"] > 0
+    if scenario == "personal":
+        assert figures["deliveries"]["value"] == 200
+        assert figures["deliveries_wide"]["value"] == 200
+        parts = [
+            figures[f"cpu_us_per_delivery_{role}"]["value"]
+            for role in ("gateway", "workers", "nats", "postgres")
+        ]
+        assert figures["cpu_us_per_delivery"]["value"] >= sum(parts) > 0
+    if scenario == "connections":
+        assert figures["count"]["value"] == 40
+        assert {"cpu_us_per_message_10", "rss_kib_per_connection_40"} <= set(figures)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_updates_survive_killed_workers_and_mean_nothing_twice(tmp_path: Path) -> None:
     """What a killed worker had in its hands comes again after up to half a minute."""
-    sizes = {"updates": 20_000, "users": 500, "clients": 20, "kill_seconds": 0.5, **WINDOWS}
+    sizes: dict[str, float | str] = {
+        "updates": 20_000,
+        "users": 500,
+        "clients": 20,
+        "kill_seconds": 0.5,
+        **WINDOWS,
+    }
     figures = await exact(tmp_path, "million", sizes, seconds=200)
     assert figures["kills"]["value"] > 0
     assert figures["heads_moved_again"]["value"] == 0
     assert figures["frames_again"]["value"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_nothing_breaks_while_parts_are_killed(tmp_path: Path) -> None:
+    """What a killed worker had in its hands comes again after up to half a minute here too."""
+    sizes: dict[str, float | str] = {
+        "minutes": 0.8,
+        "connections": 20,
+        "per_second": 40,
+        "churn_per_second": 4,
+        "blow_seconds": 2,
+        "warm_up_seconds": 1,
+        **WINDOWS,
+    }
+    chart = tmp_path / "soak.svg"
+    figures = await exact(tmp_path, "soak", sizes, "--plot", str(chart), seconds=200)
+    assert figures["blows"]["value"] > 2
+    assert figures["reconnects_churn"]["value"] > 10
+    assert figures["deliveries"]["value"] == figures["published"]["value"] == 24 * 40
+    assert chart.read_text(encoding="utf-8").startswith("<svg")
+
+
 async def exact(
-    directory: Path, scenario: str, sizes: dict[str, float], *, seconds: float = 90
+    directory: Path,
+    scenario: str,
+    sizes: dict[str, float | str],
+    *options: str,
+    seconds: float = 90,
 ) -> dict[str, Any]:
     """Run a scenario that has to be exact, and return its figures."""
     words = [word for name, value in sizes.items() for word in ("--set", f"{name}={value}")]
-    done = await bench(directory, scenario, "--quick", "--json", *words, seconds=seconds)
+    done = await bench(directory, scenario, "--quick", "--json", *words, *options, seconds=seconds)
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     figures: dict[str, Any] = report["figures"]

@@ -196,6 +196,30 @@ def test_both_sides_of_a_load_know_whose_an_update_is() -> None:
     assert len({traffic.user(number) for number in range(500)}) == 10
 
 
+def test_an_update_for_many_is_for_one_group_and_everybody_in_it_expects_it() -> None:
+    traffic = Traffic(seed=3, users=30, audience=10)
+    firsts = set()
+    for number in range(100):
+        published = json.loads(traffic.update(number, due=1, recorded=True))
+        users = published["audience"]["users"]
+        firsts.add(users[0])
+        assert len(users) == 10
+        members = [user for user in range(30) if traffic.name(user) in users]
+        assert {traffic.owner_for(user) for user in members} == {traffic.owner(number)}
+        others = {traffic.owner_for(user) for user in range(30)} - {traffic.owner(number)}
+        assert len(others) == 2
+        assert published["content"]["user"] == traffic.owner(number)
+    assert firsts == {traffic.name(user) for user in (0, 10, 20)}
+    inbox = Inbox(traffic.name(17), "home", traffic.owner_for(17))
+    mine, foreign = (
+        decode_frame(json.dumps(frame(update(number, user=traffic.name(user)), cursor=number)))
+        for number, user in ((1, 10), (2, 20))
+    )
+    assert len(inbox.take(mine)) == 1
+    assert inbox.take(foreign) == []
+    assert inbox.faults["foreign"] == 1
+
+
 def test_each_priority_is_as_often_as_it_stands_in_the_mix_for_every_user() -> None:
     traffic = Traffic(seed=3, users=2, priorities=("high", "medium", "low", "low"))
     counts = Counter((traffic.user(n), traffic.priority(n)) for n in range(8_000))

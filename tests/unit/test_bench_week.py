@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from benchmarks.database_sizes import Sample, growth, plot
+from benchmarks.chart import svg
+from benchmarks.database_sizes import Sample, growth, sizes_chart
 from benchmarks.week_traffic import Flush, Traffic
 from livefeed.limits import MIB
 from livefeed.update import CONTENT_REMOVAL
@@ -58,11 +59,12 @@ def test_growth_is_between_the_same_hours_of_two_days() -> None:
 def test_a_plot_is_an_image() -> None:
     """Each arm has two lines and its name, all within the picture."""
     samples = [sample(6.0 * number, float(number)) for number in range(1, 29)]
-    image = ET.fromstring(plot({"one": samples, "other": samples[:5]}))  # our own
+    image = ET.fromstring(svg(sizes_chart({"one": samples, "other": samples[:5]})))  # our own
+    width, height = map(float, image.attrib["viewBox"].split()[2:])
     lines = [found for found in image if found.tag.endswith("polyline")]
     assert len(lines) == 4
     for line in lines:
         for point in line.attrib["points"].split():
             x, y = map(float, point.split(","))
-            assert 0 <= x <= 720
-            assert 0 <= y <= 320
+            assert 0 <= x <= width
+            assert 0 <= y <= height

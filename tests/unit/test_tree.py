@@ -166,6 +166,18 @@ def test_no_stray_text() -> None:
     )
 
 
+def test_actions_are_pinned_by_commit() -> None:
+    """A workflow names each action by its commit, with the version that it was: tags can move."""
+    pinned = re.compile(r"uses: [\w./-]+@[0-9a-f]{40} # v\d")
+    assert_none(
+        f"{path}:{number}: {line.strip()}: name the commit, and behind it the version"
+        for path in tracked()
+        if path.startswith(".github/workflows/")
+        for number, line in enumerate(text_lines(path), start=1)
+        if "uses:" in line and not pinned.search(line)
+    )
+
+
 def test_every_test_is_in_a_tier() -> None:
     """A test outside the tiers' folders would be run by none of their commands."""
     assert_none(
