@@ -18,6 +18,7 @@ from benchmarks.peers.message import FAULTS
 from benchmarks.peers.peer import Missing, Peer
 from benchmarks.peers.trial import Rate, Trial
 from benchmarks.report import Goal, Report, merged
+from benchmarks.units import RATIO
 from livefeed.errors import Unavailable
 
 LIVEFEED: Final = LivefeedPeer.name
@@ -94,11 +95,12 @@ class Results(Generic[Turn]):
             for name, turns in self.turns.items()
         }
         for name, value in costs.items():
-            report.add(f"{self.table}_cpu_us_{_key(name)}", round(value, 2), "µs")
+            unit = "µs" if name == LIVEFEED else "µs (peer)"
+            report.add(f"{self.table}_cpu_us_{_key(name)}", round(value, 2), unit)
         for name, value in costs.items():
             if name != LIVEFEED and LIVEFEED in costs and value:
                 ratio = round(costs[LIVEFEED] / value, 3)
-                report.add(f"{self.table}_ratio_{_key(name)}", ratio, "", goal(name))
+                report.add(f"{self.table}_ratio_{_key(name)}", ratio, RATIO, goal(name))
         every = {name: list(map(cost, turns)) for name, turns in self.turns.items()}
         others = max((one.others_percent for mine in every.values() for one in mine), default=0.0)
         own = [

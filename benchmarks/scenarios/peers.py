@@ -94,7 +94,7 @@ async def run(options: Options) -> Report:
             sabotage,
         )
         await durable.compare(asked, personal, report)
-    report.add("payload_bytes", sizes.payload_bytes, "B")
+    report.add("payload_bytes", sizes.payload_bytes)
     report.add("seed", options.seed)
     return report
 
