@@ -250,6 +250,37 @@ async def test_a_server_that_forgot_the_bucket_gets_it_again(own_servers: OwnSer
         assert await cache.get("key") == b"value"
 
 
+async def test_a_bucket_that_is_deleted_under_way_is_made_again(
+    cache: NatsKvCache, connection: Connection
+) -> None:
+    """By a person, or by somebody else's program: reads go on, and what is made then is shared."""
+    levels, loads = levels_on(cache, Breaker()), itertools.count()
+
+    async def load() -> bytes:
+        return b"value %d" % next(loads)
+
+    assert (await levels.get("before", load, deadline_seconds=5.0)).level == "loaded"
+    await until(lambda: holds(cache, "before"), what="it is shared")
+    await connection.jetstream().delete_stream(STREAM)
+    for number in range(10):
+        began = time.monotonic()
+        found = await levels.get(f"meanwhile {number}", load, deadline_seconds=5.0)
+        assert found.level == "loaded"
+        assert time.monotonic() - began < 1.0
+    await until(lambda: answers(cache), what="the bucket is there again")
+    assert await cache.get("before") is None
+    assert (await levels.get("before", load, deadline_seconds=5.0)).level == "memory"
+
+    async def is_shared() -> bool:
+        key = f"after {next(loads)}"
+        await levels.get(key, load, deadline_seconds=5.0)
+        await until(lambda: not levels._tasks, what="it is written")
+        return await holds(cache, key)
+
+    await until(is_shared, what="what is made is shared again")
+    await levels.close()
+
+
 async def test_levels_do_without_nats_and_take_it_back(own_servers: OwnServers) -> None:
     """Reads go on while it is away, its breaker opens and spares them the wait; it closes by
     itself when NATS is back, and what is made then is shared again."""

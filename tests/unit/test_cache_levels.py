@@ -291,6 +291,35 @@ async def test_a_caller_that_hangs_up_takes_nothing_from_the_others(room: Room, 
     assert room.load.calls == 1
 
 
+@pytest.mark.parametrize("stage", ["looking", "queued", "loading"])
+@pytest.mark.parametrize("others", [0, 20])
+async def test_the_first_may_hang_up_at_any_time(room: Room, stage: str, others: int) -> None:
+    """The others have it by one load; without others only a load that has begun goes on."""
+    room.load.go.clear()
+    holders = []
+    if stage == "queued":
+        holders = [asyncio.create_task(room.get(str(number))) for number in range(4)]
+        await until(lambda: room.load.running == 4, what="all turns are taken")
+    elif stage == "looking":
+        room.shared.go_get.clear()
+    first, *rest = [asyncio.create_task(room.get()) for _ in range(1 + others)]
+    await until(lambda: KEY in room.levels._flights, what="it is on its way")
+    flight = room.levels._flights[KEY]
+    await until(lambda: flight.stage == stage, what=f"it is {stage}")
+    await until(lambda: flight.waiting == 1 + others, what="all of them wait")
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    goes_on = others > 0 or stage == "loading"
+    assert (KEY in room.levels._flights) == goes_on
+    room.shared.go_get.set()
+    room.load.go.set()
+    assert len({one.value for one in await asyncio.gather(*rest)}) == min(others, 1)
+    await asyncio.gather(*holders)
+    await room.settled()
+    assert room.load.calls == len(holders) + goes_on
+    assert room.breaker.state == "closed"
+
+
 async def test_a_load_goes_on_without_its_callers(room: Room) -> None:
     """It has begun: the next who comes has it."""
     room.load.go.clear()
