@@ -54,8 +54,8 @@ SESSIONS: Final = "livefeed-feed-source"
 REFUSED: Final = ""
 """Of whoever is not let in no name is known."""
 MOST_AT_ONCE: Final = {
-    # Presence is reported, and revocations are read, with the connections of reads.
-    "primary": {READS: 3, LOOKS: 1, SESSIONS: 1, REFUSED: 5},
+    # Presence is reported, and revocations and the epoch are read, with the connections of reads.
+    "primary": {READS: 4, LOOKS: 1, SESSIONS: 1, REFUSED: 5},
     "replica": {READS: 1, LOOKS: 1, SESSIONS: 1, REFUSED: 3},
 }
 """Who waits at one time for a server that is away, by what they are."""
