@@ -394,8 +394,12 @@ async def open_client(
     except BaseException:
         sock.close()
         raise
-    # Not timed: it waits for nothing, and uvloop and the socket would both close what is cut short.
-    await loop.create_connection(lambda: client, sock=sock)
+    # Not timed: it waits for nothing.
+    transport, _ = await loop.create_connection(lambda: client, sock=sock)
+    if transport.is_closing() and not isinstance(loop, asyncio.BaseEventLoop):
+        # The server hung up at once. uvloop has closed the descriptor by itself: the socket would
+        # close that number again, when it is another connection's.
+        sock.detach()
     async with asyncio.timeout(seconds):
         await client.opened
 
