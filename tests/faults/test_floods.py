@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from websockets.asyncio.client import connect
 
 from livefeed.adapters.cache.nats_kv import BUCKET
 from livefeed.limits import CACHE_FAILURES_MAX, CACHE_MEMORY_ENTRIES_MAX, MIB
@@ -33,6 +34,7 @@ TABLE_BYTES_MAX: Final = 16 * MIB
 """The same where 100,000 entries are kept: their tables are made anew now and then, beside the old
 ones. Anything that was kept of each key would be more than that."""
 READERS: Final = 20
+SEEN: Final = '{"type": "seen", "device": "d%d", "cursor": {"epoch": "x", "positions": {}}}'
 
 
 async def outcome_of(wanted: Flood) -> Outcome:
@@ -97,6 +99,30 @@ async def test_a_gateway_stays_as_large_as_it_is(stack: Stack, number: int) -> N
     assert growth < GROWTH_BYTES_MAX
     assert set(statuses) <= {200, 400, 503}
     assert min(statuses[200], statuses[400]) > number // 10
+
+
+@pytest.mark.slow
+async def test_users_who_come_and_go_leave_nothing(stack: Stack) -> None:
+    """Each connects once, follows a feed of its own, hides it, tells what was seen, and leaves."""
+    gateway = await stack.start_gateway()
+    process = psutil.Process(gateway.pid)
+    url = gateway.url.replace("http", "ws")
+
+    async def visit(number: int) -> None:
+        headers = {"Authorization": f"Bearer {stack.token(f'user{number}')}"}
+        path = f"/v1/ws?feeds=home,feed-{number}"
+        async with connect(url + path, additional_headers=headers) as socket:
+            await socket.recv()
+            await socket.send('{"type": "visibility", "state": "hidden"}')
+            await socket.send(SEEN % number)
+
+    memory = []
+    for wave in range(60):
+        await asyncio.gather(*(visit(100 * wave + number) for number in range(100)))
+        memory.append(process.memory_info().rss)
+    growth = memory[-1] - memory[len(memory) // 3]
+    print(f"6,000 users: {growth / MIB:.1f} MiB more")
+    assert growth < GROWTH_BYTES_MAX
 
 
 def _paths(stack: Stack) -> Iterator[tuple[str, str]]:
