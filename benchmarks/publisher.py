@@ -57,8 +57,7 @@ class Published:
     late: LatencyRecorder = field(default_factory=LatencyRecorder)
     """From the scheduled time to the send."""
     acknowledged: LatencyRecorder = field(default_factory=LatencyRecorder)
-    """From the first send of an update, or of a batch, to the answer that accepted it: JetStream's,
-    where nothing else is said."""
+    """From the first send of an update, or of a batch, to the answer that accepted it."""
 
 
 class Numbered(Protocol):
@@ -77,8 +76,8 @@ class Numbered(Protocol):
         ...
 
 
-class _Due(NamedTuple):
-    """One update, and when it has to be published."""
+class Due(NamedTuple):
+    """One update, and when it has to be published, by the clock."""
 
     number: int
     due: int
@@ -92,8 +91,8 @@ class Post(Protocol):
         ...
 
 
-PostTogether = Callable[[Sequence[_Due]], Awaitable[None]]
-"""Publishes several at once, with the same errors: then each is published alone."""
+PostTogether = Callable[[Sequence[Due], bool], Awaitable[None]]
+"""Publishes several, which are recorded or not, as one; raises as Post does."""
 
 
 async def publish(link: Link, nats_url: str, traffic: Numbered) -> None:
@@ -110,13 +109,12 @@ async def publish(link: Link, nats_url: str, traffic: Numbered) -> None:
     async def post(number: int, *, due: int, recorded: bool) -> None:
         await publisher.publish(*message(number, due, recorded=recorded))
 
+    async def together(some: Sequence[Due], recorded: bool) -> None:
+        await publisher.publish_batch([message(*one, recorded=recorded) for one in some])
+
     try:
         while True:
             burst: Burst = await link.receive()
-
-            async def together(some: Sequence[_Due], recorded: bool = burst.recorded) -> None:
-                await publisher.publish_batch(message(*one, recorded=recorded) for one in some)
-
             link.send(await post_all(post, burst, together))
     finally:
         await close(connection)
@@ -126,19 +124,19 @@ async def post_all(post: Post, burst: Burst, together: PostTogether | None = Non
     """Publish all of a burst on its schedule, and return when each has its answer.
 
     Args:
-        post: Publishes one.
-        burst: What and when.
-        together: Publishes what the burst gathers; only one that gathers needs it.
+        post: Publishes one update.
+        burst: What, and when.
+        together: Publishes several as one, where the burst gathers.
     """
-    return await _Run(post, together, burst).all()
+    return await _Run(post, burst, together).all()
 
 
 class _Run:
     """One burst."""
 
-    def __init__(self, post: Post, together: PostTogether | None, burst: Burst) -> None:
+    def __init__(self, post: Post, burst: Burst, together: PostTogether | None) -> None:
         self._post = post
-        self._post_together = together
+        self._together = together
         self._burst = burst
         self._window = asyncio.Semaphore(WINDOW)
         self._random = random.Random(burst.first)
@@ -149,12 +147,12 @@ class _Run:
         burst = self._burst
         start = clock() + int(LEAD_SECONDS * 1e9)
         gather = int(burst.gather_seconds * 1e9)
-        gathered: list[_Due] = []
+        gathered: list[Due] = []
         async with asyncio.TaskGroup() as tasks:
             for place in range(burst.count):
                 shift = self._random.random() / 2 if burst.uneven else 0.0
                 due = start + int((place + shift) / burst.per_second * 1e9)
-                gathered.append(_Due(burst.first + place, due))
+                gathered.append(Due(burst.first + place, due))
                 await self._window.acquire()
                 full = len(gathered) == BATCH_MESSAGES_MAX or place == burst.count - 1
                 if full or due - gathered[0].due >= gather:
@@ -163,29 +161,29 @@ class _Run:
                     gathered = []
         return self._published
 
-    async def _some(self, gathered: list[_Due]) -> None:
+    async def _some(self, gathered: list[Due]) -> None:
         """Publish these, together if there are several."""
         sent = clock()
         for one in gathered:
             self._published.late.record((sent - one.due) / 1e9)
-        if len(gathered) == 1 or not await self._together(gathered, sent):
+        if len(gathered) == 1 or not await self._as_one(gathered, sent):
             for one in gathered:
                 await self._alone(one, sent)
         for _ in gathered:
             self._window.release()
 
-    async def _together(self, gathered: list[_Due], sent: int) -> bool:
-        if self._post_together is None:
+    async def _as_one(self, gathered: list[Due], sent: int) -> bool:
+        if self._together is None:
             return False
         try:
-            await self._post_together(gathered)
+            await self._together(gathered, self._burst.recorded)
         except (OutcomeUnknown, Unavailable):
             # Alone, each gets an answer of its own, and counts once.
             return False
         self._accept(len(gathered), sent)
         return True
 
-    async def _alone(self, one: _Due, sent: int) -> None:
+    async def _alone(self, one: Due, sent: int) -> None:
         patient_until = clock() + int(self._burst.patience_seconds * 1e9)
         stored = False
         while True:
@@ -200,7 +198,8 @@ class _Run:
                 return
             if clock() >= patient_until:
                 # Whatever was said later, an attempt without an answer may have stored it.
-                (self._published.unknown if stored else self._published.refused).add(one.number)
+                failed = self._published.unknown if stored else self._published.refused
+                failed.add(one.number)
                 return
             await asyncio.sleep(AGAIN_SECONDS)
 
