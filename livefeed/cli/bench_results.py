@@ -31,10 +31,11 @@ def compare(old: Path, new: Path, *, as_json: bool, markdown: bool, every: bool)
     code is 1 when a figure is worse by more than runs differ by themselves, or a scenario is not
     exact any more.
     """
+    before, after = _read(old), _read(new)
     from benchmarks import page, regressions
 
     try:
-        comparison = regressions.compare(_read(old), _read(new))
+        comparison = regressions.compare(before, after)
     except ValueError as error:
         raise Misconfigured(f"{old} and {new}: {error}") from error
     if as_json:
@@ -51,11 +52,12 @@ def compare(old: Path, new: Path, *, as_json: bool, markdown: bool, every: bool)
 @click.argument("chart", metavar="FILE.svg", type=_File)
 def plot(results: Path, chart: Path) -> None:
     """Draw the chart of `connections` from its results: CPU a message, memory a connection."""
+    found = _read(results)
     from benchmarks.charts import connections_chart
 
     figures = {
         name: figure.value
-        for result in _read(results)
+        for result in found
         if result.scenario == "connections"
         for name, figure in result.figures.items()
     }

@@ -305,6 +305,8 @@ def test_an_installed_package_says_where_the_benchmarks_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "benchmarks.scenarios", None)
-    outcome = CliRunner().invoke(command, ["latency"])
-    assert isinstance(outcome.exception, Misconfigured)
-    assert "use a checkout" in str(outcome.exception)
+    monkeypatch.setitem(sys.modules, "benchmarks.results", None)
+    for arguments in (["latency"], ["compare", "a", "b"], ["plot", "a", "b.svg"]):
+        outcome = CliRunner().invoke(command, arguments)
+        assert isinstance(outcome.exception, Misconfigured)
+        assert "use a checkout" in str(outcome.exception)
