@@ -109,14 +109,16 @@ def break_answers(kind: str) -> None:
     snapshots.answer = faulty
 
 
-PARTS: dict[str, tuple[str, Callable[[str], None]]] = {
-    "frames": ("gateway", break_frames),
-    "log": ("worker", break_log),
-    "answers": ("gateway", break_answers),
+WORKERS = {"worker", "livefeed.cli.fork_server"}
+"""One that is started, and what the others are forked from."""
+PARTS: dict[str, tuple[set[str], Callable[[str], None]]] = {
+    "frames": ({"gateway"}, break_frames),
+    "log": (WORKERS, break_log),
+    "answers": ({"gateway"}, break_answers),
 }
 
 for fault in filter(None, os.environ.get("BROKEN", "").split(",")):
     part, _, of_kind = fault.partition(":")
-    process, break_it = PARTS[part]
-    if process in sys.orig_argv:
+    processes, break_it = PARTS[part]
+    if processes & {*sys.orig_argv}:
         break_it(of_kind)
