@@ -6,9 +6,10 @@ One more kind of it is one more entry of SHARED_LEVELS.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, Protocol
 
+from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
 from livefeed.adapters.cache.nats_kv import BUCKET
@@ -16,7 +17,7 @@ from livefeed.adapters.embedded import NatsServer
 from livefeed.limits import KIB
 from tests.proxies import NatsProxy, RecordingProxy, RedisProxy
 from tests.redis_server import RedisServer
-from tests.servers import OwnServers, connected
+from tests.servers import OwnServers, connected, until
 
 
 class Server(Protocol):
@@ -85,6 +86,14 @@ class NatsLevel(SharedLevel):
         """Change what the bucket may hold; returns what it might hold before."""
         async with connected(self.server.url) as connection:
             jetstream = connection.jetstream()
+
+            async def there() -> bool:
+                with suppress(NotFoundError):
+                    return bool(await jetstream.stream_info(f"KV_{BUCKET}"))
+                return False
+
+            # A server that was killed has forgotten it, and the next page that is made makes it.
+            await until(there, what="the bucket is there")
             config = (await jetstream.stream_info(f"KV_{BUCKET}")).config
             before = config.max_bytes
             await jetstream.update_stream(config.evolve(max_bytes=wanted))
