@@ -1,36 +1,20 @@
-"""deliver: from lane messages to the log, and from the log's answer to the gateways.
+"""deliver: from the lanes to the log, and to the gateways.
 
-A flush coalesces, persists in one transaction and says, for each user or topic, what changed. What
-it says may be lost: the log is the truth.
+What is urgent and for few takes the short way from prioritize; see `shortcut`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
-from msgspec import Raw
-
+from functions.flush import Flush
 from functions.function import Undone, Work
-from livefeed import subjects, trace
-from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.pull import Message
-from livefeed.adapters.postgres.log import Body, ChannelChange, Flushed, Log
-from livefeed.channel import feed_of, owner_of
-from livefeed.entry import Entry, EntryKey, coalesce
 from livefeed.errors import DeadLetterReason
 from livefeed.limits import FLUSH_BYTES_MAX, FLUSH_ROWS_MAX
-from livefeed.messages import (
-    LaneGroup,
-    LaneMessage,
-    LaneUpdate,
-    LiveChannel,
-    LiveMessage,
-    decode_lane_message,
-    encode_live_message,
-    public_update,
-)
+from livefeed.messages import LaneMessage, decode_lane_message
 from livefeed.subjects import LANES, Lane
 from livefeed.topology import Consumer, deliver_consumer
 
@@ -41,29 +25,12 @@ BYTES_MAX: Final = 4 * FLUSH_BYTES_MAX
 """Payloads that are in memory at once."""
 
 
-class Portion(NamedTuple):
-    """What one transaction persists."""
-
-    entries: dict[EntryKey, Entry]
-    bodies: dict[bytes, Body]
-
-
-class Plan(NamedTuple):
-    """What a call of the function does."""
-
-    portions: list[Portion]
-    pushed: frozenset[str]
-    """The channels whose devices are told."""
-
-
 class Deliver:
     """The function; see `function.Function`.
 
     Args:
-        log: Where entries go.
-        connection: Where live messages go.
+        flush: Persists lane messages and tells the gateways.
         windows: Seconds that each lane gathers.
-        is_traced: Whether live messages carry their traces now.
     """
 
     name = "deliver"
@@ -71,18 +38,9 @@ class Deliver:
     rows_max = ROWS_MAX
     bytes_max = BYTES_MAX
 
-    def __init__(
-        self,
-        log: Log,
-        connection: Connection,
-        *,
-        windows: Mapping[Lane, float],
-        is_traced: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, flush: Flush, *, windows: Mapping[Lane, float]) -> None:
         self.windows = windows
-        self._is_traced = is_traced
-        self._log = log
-        self._connection = connection
+        self._flush = flush
 
     def sources(self, partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
         """The consumers of the partitions, high ones first."""
@@ -95,14 +53,13 @@ class Deliver:
     def read(self, message: Message) -> Work:
         """Check a lane message; raises UpdateRefused."""
         lane_message = decode_lane_message(message.payload)
-        rows = sum(group.rows for group in lane_message.groups)
         updates = chain.from_iterable(group.updates for group in lane_message.groups)
         # A window of many rows is more than one call gets: what is of one partition is of the same
         # channels, and makes one row and one frame of many when it is handled together.
         return Work(
             message,
             lane_message,
-            rows,
+            lane_message.rows,
             min(update.accepted_at for update in updates),
             updates=sum(len(group.updates) for group in lane_message.groups),
             queue=message.subject,
@@ -110,130 +67,5 @@ class Deliver:
 
     async def handle(self, works: Sequence[Work]) -> Sequence[Undone]:
         """Persist what all of them say, then tell the gateways."""
-        messages = [work.content for work in works if isinstance(work.content, LaneMessage)]
-        portions, pushed = plan(messages)
-        for portion in portions:
-            flushed = await self._log.persist(portion.entries, portion.bodies)
-            traces = {ref: body.trace for ref, body in portion.bodies.items() if body.trace}
-            for subject, live, context in live_messages(flushed, traces, pushed):
-                headers = {trace.HEADER: context} if context and self._is_traced() else None
-                self._connection.send(subject, encode_live_message(live), headers=headers)
+        await self._flush([one.content for one in works if isinstance(one.content, LaneMessage)])
         return ()
-
-
-def plan(messages: Sequence[LaneMessage]) -> Plan:
-    """Coalesce, and split into portions that each fit a flush."""
-    groups = [group for message in messages for group in message.groups]
-    pushed = frozenset(chain.from_iterable(group.channels for group in groups if group.push))
-    return Plan(_portions(groups), pushed)
-
-
-def _portions(groups: Iterable[LaneGroup]) -> list[Portion]:
-    bodies: dict[bytes, Body] = {}
-    entries = coalesce(_entries(groups, bodies))
-    portions = [Portion({}, {})]
-    size = 0
-    # Channel by channel, so that few are in two portions; older entries first, as within one.
-    for key in sorted(entries, key=lambda key: (key.channel, entries[key].order)):
-        entry = entries[key]
-        body = bodies[entry.order.ref]
-        full = len(portions[-1].entries) == FLUSH_ROWS_MAX
-        if portions[-1].entries and (full or size + len(body.body) > FLUSH_BYTES_MAX):
-            portions.append(Portion({}, {}))
-            size = 0
-        portions[-1].entries[key] = entry
-        if body.ref not in portions[-1].bodies:
-            portions[-1].bodies[body.ref] = body
-            size += len(body.body)
-    return portions
-
-
-def live_messages(
-    flushed: Flushed, traces: Mapping[bytes, str | None], pushed: Container[str]
-) -> list[tuple[str, LiveMessage, str | None]]:
-    """For each user or topic that is to be told: the subject, what to say there, its trace."""
-    owners: dict[str, list[ChannelChange]] = {}
-    for change in flushed.changes:
-        if change.channel not in pushed:
-            continue
-        owners.setdefault(owner_of(change.channel), []).append(change)
-    return [
-        (
-            _subject(owner, changes[0].channel),
-            _live_message(flushed, changes),
-            _trace(changes, traces),
-        )
-        for owner, changes in owners.items()
-    ]
-
-
-def _entries(
-    groups: Iterable[LaneGroup], bodies: dict[bytes, Body]
-) -> Iterable[tuple[EntryKey, Entry]]:
-    for group in groups:
-        for update in group.updates:
-            entry = update.entry()
-            bodies.setdefault(entry.order.ref, _body(update, entry.order.ref))
-            for channel in group.channels:
-                yield EntryKey(channel, update.item, update.facet), entry
-
-
-def _body(update: LaneUpdate, ref: bytes) -> Body:
-    return Body(
-        ref,
-        update.update_id,
-        bytes(update.body),
-        update.published_at,
-        update.accepted_at,
-        update.trace,
-    )
-
-
-def _subject(owner: str, channel: str) -> str:
-    if owner.startswith("user:"):
-        return subjects.live_user(owner.removeprefix("user:"))
-    return subjects.live_topic(feed_of(channel))
-
-
-def _live_message(flushed: Flushed, changes: Iterable[ChannelChange]) -> LiveMessage:
-    channels = [
-        LiveChannel(
-            change.channel,
-            change.before,
-            change.head,
-            change.floor,
-            _updates(change, flushed.bodies),
-        )
-        for change in changes
-    ]
-    return LiveMessage(flushed.epoch, channels)
-
-
-def _updates(change: ChannelChange, bodies: Mapping[bytes, bytes]) -> list[Raw] | None:
-    """The updates of a change; None when only the head can be said.
-
-    That is so when nothing was newer (whoever flushed it first may have died before saying so), and
-    when a row only learnt of its item's birth: its body is older than this flush.
-    """
-    if not change.placed or any(placed.entry.order.ref not in bodies for placed in change.placed):
-        return None
-    return [
-        Raw(
-            public_update(
-                change.channel,
-                placed.seq,
-                rank=placed.entry.rank,
-                born=placed.entry.born,
-                body=bodies[placed.entry.order.ref],
-            )
-        )
-        for placed in change.placed
-    ]
-
-
-def _trace(changes: Iterable[ChannelChange], traces: Mapping[bytes, str | None]) -> str | None:
-    if not traces:
-        return None
-    placed = chain.from_iterable(change.placed for change in changes)
-    refs = (one.entry.order.ref for one in placed)
-    return trace.representative(traces.get(ref) for ref in refs)

@@ -100,7 +100,9 @@ class LaneIntake:
         """Take a message in hand."""
         self._window.arrived(now, work.updates)
         age_seconds = max(0.0, age_seconds)
-        waits = max(0.0, AGED_SECONDS - age_seconds) if work.gathers else 0.0
+        waits = self._window.urgent_seconds(now)
+        if work.gathers:
+            waits = max(0.0, AGED_SECONDS - age_seconds)
         self._queue(work).append(Held(work, now, now - age_seconds, now + waits))
         self._count(work, 1)
 

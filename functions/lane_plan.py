@@ -64,8 +64,20 @@ class Share(NamedTuple):
     push: bool
 
 
-def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> Iterator[Outbound]:
-    """The lane messages of some updates, encoded one by one."""
+class Addressed(NamedTuple):
+    """A lane message and where it goes."""
+
+    lane: Lane
+    partition: int
+    content: LaneMessage
+
+    def outbound(self) -> Outbound:
+        """What is published."""
+        return subjects.lanes(self.lane, self.partition), encode_lane_message(self.content), None
+
+
+def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> Iterator[Addressed]:
+    """The lane messages of some updates."""
     audiences: dict[tuple[Lane, int], dict[tuple[bool, tuple[str, ...]], list[LaneUpdate]]] = {}
     known: Placements = {}
     for page in pages:
@@ -78,7 +90,7 @@ def plan(pages: Iterable[Page], contexts: Contexts, lane_of: LaneFunction) -> It
             for (push, channels), updates in groups.items()
         )
         for message in _messages(packed):
-            yield subjects.lanes(lane, partition), encode_lane_message(message), None
+            yield Addressed(lane, partition, message)
 
 
 def guarded(lane_of: LaneFunction) -> LaneFunction:

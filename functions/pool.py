@@ -26,7 +26,7 @@ from livefeed.breaker import Attempt, Breaker
 from livefeed.errors import Unavailable
 from livefeed.limits import PARTITIONS, RETAIN_IDLE_SECONDS, WORKER_SETTLE_SECONDS
 from livefeed.scaling import start_delay_seconds, workers_wanted
-from livefeed.subjects import LANES, PLACES, Lane
+from livefeed.subjects import LANES, PLACES, URGENT, Lane
 from livefeed.topology import LANE_STREAM, UPDATES, deliver_consumer, prioritize_consumer
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,17 @@ OVERDUE_SECONDS: Final = WORKER_SETTLE_SECONDS + 5.0
 """How long after its end a worker may still run."""
 STREAMS: Final = {"prioritize": UPDATES, "deliver": LANE_STREAM}
 """The stream whose lag calls for a function's workers."""
+
+
+def _deliver_hints(lane: Lane) -> list[str]:
+    moved = [subjects.lanes_filter(lane)]
+    # Both functions from cold; but little of what is published as high comes to its lane.
+    return moved if lane in URGENT else [*subjects.updates_filters(lane), *moved]
+
+
 HINTS: Final[dict[str, Callable[[Lane], list[str]]]] = {
     "prioritize": subjects.updates_filters,
-    # Both from cold, and what the lane table moved here, such as a removal.
-    "deliver": lambda lane: [*subjects.updates_filters(lane), subjects.lanes_filter(lane)],
+    "deliver": _deliver_hints,
 }
 """What passes by when there is work for a function in a lane."""
 CONSUMERS: Final = {

@@ -1,8 +1,8 @@
-"""prioritize: from a publisher's update to lane messages.
+"""prioritize: from a publisher's update to lane messages, and of what is urgent to the log at once.
 
-`reading` checks, `audience` asks who and how they are, `lane_plan` decides; this puts them together
-and publishes. Of an actor's followers it takes one page, and publishes the update again for the
-rest.
+`reading` checks, `audience` asks who and how they are, `lane_plan` decides, `shortcut` flushes what
+is urgent; this puts them together and publishes the rest. Of an actor's followers it takes one
+page, and publishes the update again for the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functions.audience import AudiencePage, AudienceResolver, ContextCache, res
 from functions.function import Undone, Work
 from functions.lane_plan import Page, guarded, plan
 from functions.reading import Reading
+from functions.shortcut import Shortcut
 from livefeed.adapters.nats.publish import Publisher, StreamRefused
 from livefeed.adapters.nats.pull import Message
 from livefeed.context import followers_page_max
@@ -66,6 +67,7 @@ class Prioritize:
         contexts: What is known about recipients.
         resolver: Who an actor's followers are.
         lane_of: The lane table.
+        shortcut: For what is urgent.
         windows: Seconds that each lane gathers, from acceptance.
     """
 
@@ -81,6 +83,7 @@ class Prioritize:
         contexts: ContextCache,
         resolver: AudienceResolver,
         lane_of: LaneFunction,
+        shortcut: Shortcut,
         windows: Mapping[Lane, float],
     ) -> None:
         self.windows = windows
@@ -88,6 +91,7 @@ class Prioritize:
         self._contexts = contexts
         self._resolver = resolver
         self._lane_of = guarded(lane_of)
+        self._shortcut = shortcut
 
     def sources(self, _partitions: frozenset[int]) -> Sequence[tuple[Lane, Consumer]]:
         """The three consumers; updates are not partitioned yet."""
@@ -177,7 +181,8 @@ class Prioritize:
         known = await self._contexts.of(
             (user, page.reading.facts.feed) for page in pages for user in page.users or ()
         )
-        await self._publisher.publish_batch(plan(pages, known, self._lane_of))
+        rest = await self._shortcut.take(plan(pages, known, self._lane_of))
+        await self._publisher.publish_all(message.outbound() for message in rest)
 
     async def _continue(self, step: Step) -> list[Undone]:
         """Have somebody go on after this step; where the stream has no room, go on here."""

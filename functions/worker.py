@@ -106,6 +106,7 @@ class Worker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """What runs now: at most one for each place of the schedule, and one for dead letters."""
         self._wake = asyncio.Event()
+        self._rests_until = 0.0
         self._leave_reason: str | None = None
         self._active_at = self._started_at = clock()
         self._ticked_at = -TICK_SECONDS
@@ -186,6 +187,7 @@ class Worker:
     async def _rest(self, now: float) -> None:
         due_at = self._schedule.look_at()
         seconds = TICK_SECONDS if due_at is None else min(TICK_SECONDS, max(0.0, due_at - now))
+        self._rests_until = now + seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -223,7 +225,6 @@ class Worker:
     def _receive(self, message: Message, lane: Lane) -> None:
         now = self._clock()
         self._active_at = now
-        self._wake.set()
         if not self._settling.take(message, lane):
             return
         try:
@@ -232,16 +233,23 @@ class Worker:
                 raise UpdateRefused("too_many_deliveries", detail)
             work = self._function.read(message)
         except UpdateRefused as refused:
-            self._settling.refuse(message, refused)
+            self._refuse(message, refused)
             return
         except Exception as error:
             # Whatever it is, this message does it every time: put it aside with what it did.
             logger.exception("%s cannot read a message", self.id)
             detail = f"it cannot be read: {error!r}"
-            self._settling.refuse(message, UpdateRefused("invalid_update", detail))
+            self._refuse(message, UpdateRefused("invalid_update", detail))
             return
         age_seconds = (self._now() - work.accepted_at) / 1e6
         self._intake.lanes[lane].add(work, now=now, age_seconds=age_seconds)
+        due_at = self._schedule.look_at()
+        if due_at is not None and due_at < self._rests_until:
+            self._wake.set()
+
+    def _refuse(self, message: Message, refused: UpdateRefused) -> None:
+        self._settling.refuse(message, refused)
+        self._wake.set()
 
     async def _handle(self, taken: list[Held], lane: Lane) -> None:
         works = [held.work for held in taken]

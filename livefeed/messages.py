@@ -68,6 +68,11 @@ class LaneMessage(Struct, frozen=True):
 
     groups: Annotated[list[LaneGroup], Meta(min_length=1)]
 
+    @property
+    def rows(self) -> int:
+        """Rows that it makes in the log, before coalescing."""
+        return sum(group.rows for group in self.groups)
+
 
 class LiveChannel(Struct, frozen=True, rename={"start": "from", "end": "to"}):
     """What one flush changed in a channel: everything in (from, to], or only where its head is."""

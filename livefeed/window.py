@@ -1,7 +1,8 @@
 """Windows: when a lane flushes.
 
-Pure: times are seconds of one monotonic clock. High flushes at once and gathers only while the
-flush before it runs. Medium and low gather for their window, which begins when JetStream accepts an
+Pure: times are seconds of one monotonic clock. High flushes at once, and gathers while the flush
+before it runs; only where it comes fast does it gather for a moment, for a flush costs much and one
+more row in it little. Medium and low gather for their window, which begins when JetStream accepts an
 update, so that the two functions share it. But a quiet lane has nothing to gain from waiting: until
 a lane has seen `QUIET_ARRIVALS_MAX` updates within its window, it flushes after a moment.
 """
@@ -18,6 +19,10 @@ QUIET_ARRIVALS_MAX: Final = 32
 """A lane with fewer arrivals in its window is quiet: flushing it at once costs next to nothing."""
 QUIET_GATHER_SECONDS: Final = 0.005
 """How long a quiet lane gathers, so that updates published together travel together."""
+URGENT_GATHER_SECONDS: Final = 0.01
+"""How long what is urgent gathers where it comes fast."""
+URGENT_FAST_SECONDS: Final = 0.1
+"""It comes fast where `QUIET_ARRIVALS_MAX` came within such a time."""
 WINDOW_SECONDS: Final[dict[Lane, float]] = {"high": 0.0, "medium": 5.0, "low": 15.0}
 PRIORITIZE_SHARE: Final = 0.2
 """Of its window an update waits so much in front of prioritize, for others to share lane messages
@@ -47,11 +52,15 @@ class LaneWindow:
             accepted_at: When JetStream accepted its update; not later.
         """
         if self._seconds == 0.0:
-            return received_at
+            return received_at + self.urgent_seconds(received_at)
         seconds = self._seconds * self.factor
         if self._is_quiet(received_at - seconds):
             return received_at + QUIET_GATHER_SECONDS
         return max(received_at, accepted_at + seconds)
+
+    def urgent_seconds(self, received_at: float) -> float:
+        """How long what is urgent may wait for more, that came then."""
+        return 0.0 if self._is_quiet(received_at - URGENT_FAST_SECONDS) else URGENT_GATHER_SECONDS
 
     def _is_quiet(self, since: float) -> bool:
         arrivals = self._arrivals

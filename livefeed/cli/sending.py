@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from livefeed.adapters.nats.publish import BUSY_CODES, Outbound, Publisher, StreamRefused
+from livefeed.adapters.nats.publish import (
+    BATCH_MESSAGES_MIN,
+    BUSY_CODES,
+    Outbound,
+    Publisher,
+    StreamRefused,
+)
 from livefeed.errors import LivefeedError, Misconfigured, OutcomeUnknown
 from livefeed.limits import MIB
 from livefeed.topology import UPDATES
@@ -17,8 +23,6 @@ GROUP_UPDATES_MAX: Final = 256
 GROUP_BYTES_MAX: Final = 1 * MIB
 GROUPS_SENDING_MAX: Final = 2
 """Groups whose acknowledgements are waited for; further ones wait, so memory is bounded."""
-BATCH_UPDATES_MIN: Final = 4
-"""A smaller group is not worth an atomic batch: one duplicate in it has it sent twice."""
 PATIENCE_SECONDS: Final = 30.0
 """How long a server may be away or full before the rest of the input is given up."""
 PAUSE_SECONDS: Final = 0.5
@@ -91,7 +95,7 @@ class Sender:
         self._room.release()
 
     async def _deliver(self, group: list[Outgoing]) -> None:
-        if len(group) >= BATCH_UPDATES_MIN and await self._as_batch(group):
+        if len(group) >= BATCH_MESSAGES_MIN and await self._as_batch(group):
             return
         await asyncio.gather(*map(self._alone, group))
 

@@ -14,11 +14,13 @@ import click
 from functions.audience import AudiencePage, AudienceResolver, ContextCache
 from functions.deliver import Deliver
 from functions.fleet_load import FleetLoad
+from functions.flush import Flush
 from functions.function import Function
 from functions.life import Summary, WorkerPolicy
 from functions.prioritize import Prioritize
 from functions.retain import Retain, plan
 from functions.retain import Summary as RetainSummary
+from functions.shortcut import Shortcut
 from functions.worker import Worker
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.publish import Publisher
@@ -149,13 +151,18 @@ def _function(
         "medium": settings.window_medium_seconds,
         "low": settings.window_low_seconds,
     }
+    flush = Flush(Log(pool), connection, is_traced=lambda: load.traces)
     if name == "prioritize":
-        return _prioritize(settings, publisher, pool, windows)
-    return Deliver(Log(pool), connection, windows=windows, is_traced=lambda: load.traces)
+        return _prioritize(settings, publisher, pool, flush, windows)
+    return Deliver(flush, windows=windows)
 
 
 def _prioritize(
-    settings: Settings, publisher: Publisher, pool: Pool, windows: Mapping[Lane, float]
+    settings: Settings,
+    publisher: Publisher,
+    pool: Pool,
+    flush: Flush,
+    windows: Mapping[Lane, float],
 ) -> Prioritize:
     lane_of: LaneFunction = load_function(settings.lane_function, "LIVEFEED_LANE_FUNCTION")
     contexts = ContextCache(
@@ -168,6 +175,7 @@ def _prioritize(
         contexts=contexts,
         resolver=_resolver(settings, pool),
         lane_of=lane_of,
+        shortcut=Shortcut(flush, clock=time.monotonic, jitter=random.random),
         windows={lane: seconds * PRIORITIZE_SHARE for lane, seconds in windows.items()},
     )
 

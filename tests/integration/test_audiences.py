@@ -10,11 +10,14 @@ import asyncpg
 import pytest
 
 from functions.audience import AudiencePage, ContextCache
+from functions.flush import Flush
 from functions.prioritize import ROWS_MAX, Prioritize
+from functions.shortcut import Shortcut
 from livefeed import subjects
 from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.nats.pull import Message
+from livefeed.adapters.postgres.log import Log
 from livefeed.adapters.postgres.pool import Pool
 from livefeed.adapters.postgres.reads import read_heads
 from livefeed.channel import user_channel
@@ -46,15 +49,20 @@ async def follow(
         await connection.close()
 
 
-async def heads(stack: Stack, users: Sequence[str], feed: str = "home") -> dict[str, int]:
-    """How many entries each user's channel got."""
-    pool = Pool(
+def a_pool(stack: Stack) -> Pool:
+    """One connection to the primary."""
+    return Pool(
         stack.database_url,
         dependency="primary",
         connections_max=1,
         timeout_seconds=5,
         application="tests",
     )
+
+
+async def heads(stack: Stack, users: Sequence[str], feed: str = "home") -> dict[str, int]:
+    """How many entries each user's channel got."""
+    pool = a_pool(stack)
     try:
         found = (await read_heads(pool, [user_channel(user, feed) for user in users])).heads
         return {user: found[user_channel(user, feed)] for user in users}
@@ -187,6 +195,7 @@ async def test_a_full_stream_does_not_stop_an_audience(stack: Stack) -> None:
     connection = await connect([stack.settings["nats_url"]], name="tests")
     publisher = Publisher(connection)
     publisher.start()
+    pool = a_pool(stack)
     jetstream = connection.jetstream()
     asked: list[AudiencePage] = []
 
@@ -202,6 +211,7 @@ async def test_a_full_stream_does_not_stop_an_audience(stack: Stack) -> None:
         contexts=ContextCache(contexts, clock=time.monotonic, jitter=lambda: 0.0),
         resolver=resolver,
         lane_of=lane_of,
+        shortcut=Shortcut(Flush(Log(pool), connection), clock=time.monotonic, jitter=lambda: 0.0),
         windows=dict.fromkeys(LANES, 0.0),
     )
     items = [{"id": f"p{number}"} for number in range(ITEMS)]
@@ -217,6 +227,7 @@ async def test_a_full_stream_does_not_stop_an_audience(stack: Stack) -> None:
     finally:
         await jetstream.update_stream(config, max_msgs=-1)
         await close(connection)
+        await pool.close()
     assert [page.after for page in asked] == ["", users[PAGE - 1], users[2 * PAGE - 1]]
     assert lanes >= len(users) * ITEMS // 1000
 
@@ -251,7 +262,7 @@ async def test_own_code_names_followers_and_lanes(stack: Stack) -> None:
             return [name for name in ["alice", "bob"] if name > page.after][: page.limit]
 
         def lane(update, recipient):
-            return Placement("high" if update.source == "hurry" else "low")
+            return Placement("medium" if update.source == "hurry" else "low")
         """,
         audience_resolver="followers",
         lane_function="lane",
@@ -271,7 +282,7 @@ async def test_own_code_names_followers_and_lanes(stack: Stack) -> None:
         return {name.split(".")[2] for name in state.subjects or {}}
 
     async def both() -> bool:
-        return await lanes() == {"high", "low"}
+        return await lanes() == {"medium", "low"}
 
     await until(both, what="both lanes are used")
 

@@ -18,6 +18,7 @@ from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.adapters.process import Child, Launch
 from livefeed.limits import MIB, WORKER_SETTLE_SECONDS
+from livefeed.subjects import Lane
 from livefeed.topology import ACK_WAIT_SECONDS, LANE_STREAM, UPDATES
 from tests.servers import OwnServers, Process, Stack, until, update
 
@@ -33,10 +34,13 @@ def summary_of(worker: Process) -> dict[str, Any]:
 
 
 class Stream:
-    """High updates for many users, published one after the other until stopped."""
+    """Updates for many users, published one after the other until stopped."""
 
-    def __init__(self, stack: Stack, *, seconds: float = 0.01, users: int = 64) -> None:
+    def __init__(
+        self, stack: Stack, lane: Lane = "high", *, seconds: float = 0.01, users: int = 64
+    ) -> None:
         self._stack = stack
+        self._lane = lane
         self._seconds = seconds
         self._users = users
         self.count = 0
@@ -50,7 +54,7 @@ class Stream:
     async def _run(self) -> None:
         while not self._stopped:
             user = f"user{self.count % self._users}"
-            await self._stack.publish([update(user, id=f"p{self.count}")], "high")
+            await self._stack.publish([update(user, id=f"p{self.count}")], self._lane)
             self.count += 1
             await asyncio.sleep(self._seconds)
 
@@ -127,7 +131,7 @@ async def test_a_second_worker_takes_over_part_of_the_partitions(stack: Stack) -
     """Within 5 s of its start both are served, and when it leaves the first has all again."""
     await stack.start_worker("prioritize")
     first = await stack.start_worker("deliver")
-    stream = Stream(stack)
+    stream = Stream(stack, "medium")
     await until(lambda: stream.count > 50, what="updates flow")
     began = time.monotonic()
     second = await stack.start_worker("deliver")
@@ -151,13 +155,13 @@ async def test_a_killed_worker_is_replaced_and_what_it_had_arrives(stack: Stack)
     for reader in readers:
         await reader.caught_up()
     stream = Stream(stack, users=4)
-    await until(lambda: len(stack.worker_pids("deliver")) == 1, seconds=20, what="a worker")
+    await until(lambda: len(stack.worker_pids("prioritize")) == 1, seconds=20, what="a worker")
     await asyncio.sleep(1)
-    [victim] = stack.worker_pids("deliver")
+    [victim] = stack.worker_pids("prioritize")
     os.kill(victim, signal.SIGKILL)
     killed_at = time.monotonic()
     await until(
-        lambda: [pid for pid in stack.worker_pids("deliver") if pid != victim],
+        lambda: [pid for pid in stack.worker_pids("prioritize") if pid != victim],
         seconds=1 + BUSY_COMPUTER_SECONDS,
         what="another one",
     )
@@ -173,7 +177,7 @@ async def test_a_worker_told_to_leave_under_load_settles_in_time(stack: Stack) -
     """It exits within 5 s, and nothing of what it had waits for its ack wait."""
     prioritize = await stack.start_worker("prioritize")
     deliver = await stack.start_worker("deliver")
-    stream = Stream(stack, seconds=0)
+    stream = Stream(stack, "medium", seconds=0)
     await until(lambda: stream.count > 300, what="updates flow")
     for worker, function in ((deliver, "deliver"), (prioritize, "prioritize")):
         began = time.monotonic()
@@ -182,7 +186,7 @@ async def test_a_worker_told_to_leave_under_load_settles_in_time(stack: Stack) -
         assert summary_of(worker)["handled"] > 10
         await stack.start_worker(function)
     await stream.stop()
-    await stack.settled(seconds=ACK_WAIT_SECONDS["high"] * 0.9)
+    await stack.settled(seconds=ACK_WAIT_SECONDS["medium"] * 0.9)
     assert await rows(stack) == stream.count
 
 
@@ -202,7 +206,7 @@ async def test_a_successor_is_there_before_the_end(stack: Stack) -> None:
         await until(lambda number=number: f"p{number}" in reader.ids("home"), what="it arrived")
         if number > 1:
             longest = max(longest, time.monotonic() - sent_at)
-        pids = stack.worker_pids("deliver")
+        pids = stack.worker_pids("prioritize")
         seen |= set(pids)
         most_at_once = max(most_at_once, len(pids))
     assert len(seen) >= 3

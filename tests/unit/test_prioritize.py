@@ -48,8 +48,13 @@ def planned(
     assert not isinstance(reading.audience, Followers)
     return [
         (*subject.split(".")[2:], decode_lane_message(payload))
-        for subject, payload, _ in plan([Page(reading, reading.audience)], contexts or {}, lane_of)
+        for subject, payload, _ in outbound([Page(reading, reading.audience)], contexts)
     ]
+
+
+def outbound(pages: list[Page], contexts: Contexts | None = None) -> list[Outbound]:
+    """What is published for some pages, where nothing takes the short way."""
+    return [message.outbound() for message in plan(pages, contexts or {}, lane_of)]
 
 
 def an_update(**changes: Any) -> dict[str, Any]:
@@ -117,7 +122,7 @@ def test_a_large_audience_does_not_fill_the_high_lane() -> None:
     reading = reading_of(payload)
     for is_part, lane in ((False, "high"), (True, "medium")):
         page = Page(reading, ["alice"], is_part=is_part)
-        ((subject, _, _),) = plan([page], {}, lane_of)
+        ((subject, _, _),) = outbound([page])
         assert subject.split(".")[2] == lane
 
 
@@ -160,7 +165,7 @@ def test_the_largest_item_fits_a_message() -> None:
     reading = reading_of(json.dumps(update).encode())
     assert isinstance(reading.audience, list)
     page = Page(reading, reading.audience)
-    sizes = [len(payload) for _, payload, _ in plan([page], {}, lane_of)]
+    sizes = [len(payload) for _, payload, _ in outbound([page])]
     assert max(sizes) <= LANE_MESSAGE_BYTES_MAX
 
 
@@ -210,8 +215,8 @@ def test_what_is_handled_together_ends_as_what_is_handled_apart(
         for number, (item, kind, version, users) in enumerate(changes)
     ]
     pages = [Page(reading, audience_of(reading)) for reading in readings]
-    together = rows_of(plan(pages, {}, lane_of))
-    apart = chain.from_iterable(rows_of(plan([page], {}, lane_of)) for page in pages)
+    together = rows_of(outbound(pages))
+    apart = chain.from_iterable(rows_of(outbound([page])) for page in pages)
     assert coalesce(together) == coalesce(apart)
     # Removals are of another lane.
     kept = {(item, kind == "content_removal", *users) for item, kind, _, users in changes}

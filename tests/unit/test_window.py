@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from livefeed.window import (
     QUIET_ARRIVALS_MAX,
     QUIET_GATHER_SECONDS,
+    URGENT_FAST_SECONDS,
+    URGENT_GATHER_SECONDS,
     LaneWindow,
     most_overdue,
 )
@@ -20,8 +22,14 @@ def busy(window_seconds: float, now: float) -> LaneWindow:
 
 
 def test_high_is_due_at_once() -> None:
-    """A lane without a window never waits."""
-    assert busy(0.0, 10.0).due_at(10.0, 10.0) == 10.0
+    """A lane without a window does not wait, unless it comes fast: then for a moment."""
+    window = LaneWindow(0.0)
+    window.arrived(10.0, QUIET_ARRIVALS_MAX - 1)
+    assert window.due_at(10.0, 10.0) == 10.0
+    window.arrived(10.0)
+    assert window.due_at(10.0, 1.0) == 10.0 + URGENT_GATHER_SECONDS
+    later = 10.0 + 1.01 * URGENT_FAST_SECONDS
+    assert window.due_at(later, later) == later
 
 
 def test_a_quiet_lane_gathers_only_a_moment() -> None:
@@ -72,7 +80,7 @@ def test_nothing_waits_beyond_its_window(
     window.arrived(received, arrivals)
     due_at = window.due_at(received, received - age_seconds)
     latest = received - age_seconds + window_seconds
-    assert received <= due_at <= max(received + QUIET_GATHER_SECONDS, latest)
+    assert received <= due_at <= max(received + URGENT_GATHER_SECONDS, latest)
 
 
 def test_the_longest_overdue_lane_goes_first_in_windows_of_its_own() -> None:

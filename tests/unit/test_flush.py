@@ -1,8 +1,8 @@
-"""What deliver flushes and what it tells the gateways."""
+"""What a flush persists and what it tells the gateways."""
 
 from msgspec import Raw
 
-from functions.deliver import Portion, live_messages, plan
+from functions.flush import Portion, live_messages, plan
 from livefeed.adapters.postgres.log import Body, ChannelChange, Flushed, Placed
 from livefeed.entry import EntryKey
 from livefeed.limits import FLUSH_BYTES_MAX, FLUSH_ROWS_MAX, LIVE_MESSAGE_BYTES_MAX
