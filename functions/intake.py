@@ -18,7 +18,7 @@ from livefeed.window import LaneWindow, most_overdue
 HELD_BYTES_MAX: Final = 16 * MIB
 """Payload bytes of one lane in hand, above which nothing more is asked for: the next call's."""
 HELD_MESSAGES_MAX: Final = 5_000
-TAKE_MESSAGES_MAX: Final = 500
+TAKE_MESSAGES_MAX: Final = 4_000
 """Messages that one call of a function gets."""
 
 

@@ -35,9 +35,9 @@ class Sizes:
     wide_per_second: float = 20.0
     """Updates for `wide_audience` users each."""
     wide_seconds: float = 30.0
-    gather_seconds: float = 0.02
-    """What is due within such a time is published as one atomic batch, as the product's own
-    publisher does it at such a rate; 0: each update by itself."""
+    gather_seconds: float = 0.05
+    """What is due within such a time is published as one atomic batch, some 250 updates: the
+    group that `livefeed publish` makes of what comes fast; 0: each update by itself."""
     priority: str = "medium"
     """Of all updates: what one has that says nothing."""
 
