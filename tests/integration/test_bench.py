@@ -175,7 +175,7 @@ GOALS = {
         *("cpu_deviation", "rss_deviation"),
     },
     "personal": {"cpu_us_per_delivery", "cpu_us_per_delivery_wide"},
-    "soak": {"broken_invariants", "reliability"},
+    "soak": {"broken_invariants", "reliability", "within_30s"},
     "idle": {"idle_cpu_percent"},
     "coldstart": {"seconds", "first_update_seconds"},
     "million": {"heads_moved_again", "frames_again"},
