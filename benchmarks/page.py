@@ -18,7 +18,7 @@ VERDICTS: Final = {"worse": "WORSE", "better": "better", "same": "same", "unjudg
 
 
 def page(reports: Sequence[Report], *, seconds: float, seed: int, quick: bool) -> str:
-    """Every figure that has a goal, what was not exact, and what has to be known.
+    """Every figure that has a goal, what is side by side, what was not exact or has to be known.
 
     Args:
         reports: Of all scenarios.
@@ -35,8 +35,10 @@ def page(reports: Sequence[Report], *, seconds: float, seed: int, quick: bool) -
             rows.append((report.scenario, *_exactness(report)))
         rows += [(report.scenario, one.name, *one.cells()) for one in with_goal]
     exact = sum(report.ok for report in reports)
+    tables = [line for report in reports for table in report.tables for line in table.lines()]
     lines = [
         *aligned(rows, right=(2,)),
+        *(["", *tables] if tables else []),
         "",
         f"exact: {exact} of {len(reports)} scenarios; goals met: {verdicts.count(True)} of "
         f"{len(verdicts)}; seed {seed}; {seconds:.0f} s; {computer()}",

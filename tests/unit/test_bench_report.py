@@ -18,7 +18,7 @@ from benchmarks.load import Outcome
 from benchmarks.measure import LatencyRecorder, slope
 from benchmarks.page import page
 from benchmarks.publisher import Published
-from benchmarks.report import Figure, Goal, Report
+from benchmarks.report import Figure, Goal, Report, Table
 from benchmarks.scenarios import scenarios
 from benchmarks.scenarios.connections import _deviation
 from benchmarks.units import UNITS
@@ -103,6 +103,20 @@ def test_the_page_has_every_goal_of_every_scenario_and_the_verdicts() -> None:
     assert "failed: failed: Unavailable: nats: gone" in text
     assert text.count("the generator was busy") == 1
     assert "quick" in text
+
+
+def test_the_page_shows_what_is_side_by_side() -> None:
+    compared = report("peers")
+    compared.tables.append(Table("durable: one each", ("peer", "µs")))
+    compared.tables[0].add("livefeed", "5.5")
+    lines = page([compared], seconds=1.0, seed=1, quick=False).splitlines()
+    place = lines.index("durable: one each")
+    assert lines[place - 1] == ""
+    assert [line.split() for line in lines[place + 1 : place + 4]] == [
+        ["peer", "µs"],
+        ["livefeed", "5.5"],
+        [],
+    ]
 
 
 def test_a_note_of_many_scenarios_stands_once() -> None:
