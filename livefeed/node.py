@@ -174,7 +174,8 @@ def _notice(state: State, sight: Sight, now: float, policy: Policy) -> tuple[Sta
         seconds = _seconds_to_leave(kind, sight, policy)
         if seconds is not None:
             by = now + seconds
-            state = replace(state, deadline=min(state.deadline or by, by))
+            sooner = by if state.deadline is None else min(state.deadline, by)
+            state = replace(state, deadline=sooner)
         actions.append(Noticed(kind, seconds))
     return state, actions
 
