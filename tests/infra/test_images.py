@@ -143,7 +143,7 @@ def test_docker_reads_it() -> None:
         ).returncode
     )
     if not there:
-        # Not `require`: what runs it is GitHub's runner (.github/workflows/image.yml).
+        # Not `require`: it comes with an engine, which a computer of CI need not have.
         pytest.skip("the compose plugin of docker is not installed")
     environment = {**os.environ, "LIVEFEED_JWT_SECRET": "x" * 32}
     command = [str(docker), "compose", "--file", str(COMPOSE), "config", "--quiet"]
