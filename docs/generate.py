@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
@@ -53,9 +53,20 @@ def limits_tables() -> str:
 def settings_table() -> str:
     """Every setting with its variable, its default, what is allowed, and its meaning."""
     fields = importlib.import_module("livefeed.settings").Settings.model_fields
+    return fields_table(fields, PREFIX)
+
+
+def node_settings_table() -> str:
+    """The same of a cloud node's agent."""
+    fields = importlib.import_module("livefeed.node_settings").NodeSettings.model_fields
+    return fields_table(fields, f"{PREFIX}NODE_")
+
+
+def fields_table(fields: Mapping[str, Any], prefix: str) -> str:
+    """Every setting of a class."""
     rows = [
         [
-            code(PREFIX + name.upper()),
+            code(prefix + name.upper()),
             default_of(name, field.get_default(call_default_factory=True)),
             ", ".join(allowed(field)) or "–",
             field.description or "",
@@ -144,7 +155,10 @@ def connections_chart() -> str:
 
 PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "docs/limits.md": {"limits": limits_tables},
-    "docs/operations/settings.md": {"settings": settings_table},
+    "docs/operations/settings.md": {
+        "settings": settings_table,
+        "node settings": node_settings_table,
+    },
     "docs/operations/load.md": {"thresholds": thresholds_table, "steps": steps_table},
     "docs/operations/commands.md": {"commands": commands_table},
     "docs/protocol.md": {

@@ -289,7 +289,6 @@ class Settings(BaseSettings):
         description="How often the pool trims the log and purges the streams; 0 is never, and then "
         "full streams refuse publishes. Every 10 minutes while no message is handled.",
     )
-
     stream_keep_seconds: float = Field(
         3600.0,
         ge=0,
@@ -387,10 +386,14 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [
-            f"LIVEFEED_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
-            if fault["loc"]
-            else str(fault["msg"]).removeprefix("Value error, ")
-            for fault in error.errors(include_input=False, include_url=False)
-        ]
-        raise Misconfigured("; ".join(lines)) from error
+        raise Misconfigured(faults_of(error, "LIVEFEED_")) from error
+
+
+def faults_of(error: ValidationError, prefix: str) -> str:
+    """Each wrong setting with its variable, and without its value."""
+    return "; ".join(
+        f"{prefix}{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+        if fault["loc"]
+        else str(fault["msg"]).removeprefix("Value error, ")
+        for fault in error.errors(include_input=False, include_url=False)
+    )

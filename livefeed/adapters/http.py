@@ -1,4 +1,4 @@
-"""One bounded GET, for the little that is asked over HTTP: health, readiness and monitoring pages.
+"""One bounded request, for the little that is asked over HTTP: health, monitoring, node metadata.
 
 Not urllib in a thread: a server that drips its answer would hold the thread, and with it our exit.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from livefeed.errors import Misconfigured, Unavailable
 from livefeed.limits import MIB
 
 ANSWER_BYTES_MAX: Final = 1 * MIB
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Answer(NamedTuple):
@@ -24,8 +27,15 @@ class Answer(NamedTuple):
     body: bytes
 
 
-async def get(url: str, *, seconds_max: float) -> Answer:
-    """Ask for one page; follows no redirect and uses no proxy.
+async def get(url: str, *, seconds_max: float, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+    """Ask for one page, as `request` does."""
+    return await request("GET", url, seconds_max=seconds_max, headers=headers)
+
+
+async def request(
+    method: str, url: str, *, seconds_max: float, headers: Mapping[str, str] = NO_HEADERS
+) -> Answer:
+    """Send a request without a body; follows no redirect and uses no proxy.
 
     Raises:
         Unavailable: No whole answer came in time, or one above 1 MiB.
@@ -42,8 +52,10 @@ async def get(url: str, *, seconds_max: float) -> Answer:
                 parts.hostname, port, ssl=ssl.create_default_context() if secure else None
             )
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            lines = [f"{method} {target} HTTP/1.0", f"Host: {parts.netloc}"]
+            lines += [f"{name}: {value}" for name, value in headers.items()]
             try:
-                writer.write(f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n".encode())
+                writer.write("\r\n".join([*lines, "", ""]).encode())
                 return await _answer(reader)
             finally:
                 writer.transport.abort()

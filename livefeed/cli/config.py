@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from livefeed.cli.environment import command_settings
+from livefeed.node_settings import NodeSettings, load_node_settings
 from livefeed.settings import Settings
 
 SECRETS = {"jwt_secret", "jwt_private_key"}
@@ -19,12 +20,15 @@ URLS = {"nats_url", "database_url", "replica_urls", "redis_url"}
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def command(*, as_json: bool) -> None:
     """Show every setting with its value, its variable and its meaning; secrets are not shown."""
-    settings = command_settings()
+    settings, node = command_settings(), load_node_settings()
     values = {name: _shown(name, getattr(settings, name)) for name in Settings.model_fields}
+    values |= {f"node_{name}": getattr(node, name) for name in NodeSettings.model_fields}
     if as_json:
         click.echo(json.dumps(values, indent=1))
         return
-    for name, field in Settings.model_fields.items():
+    fields = dict(Settings.model_fields)
+    fields |= {f"node_{name}": field for name, field in NodeSettings.model_fields.items()}
+    for name, field in fields.items():
         click.secho(f"LIVEFEED_{name.upper()}={values[name]}", bold=True)
         click.echo(
             click.wrap_text(field.description or "", initial_indent="  ", subsequent_indent="  ")

@@ -9,6 +9,7 @@ import click
 
 from gateway.server import Access, build_gateway, run_gateway
 from gateway.snapshots import LogPages
+from livefeed.adapters import node_lock
 from livefeed.adapters.key_set import KeySet
 from livefeed.cli.environment import command_settings
 from livefeed.cli.feed_sources import pages_of_source
@@ -25,6 +26,7 @@ from livefeed.cli.running import (
     primary_pool,
     run,
 )
+from livefeed.node_settings import load_node_settings
 from livefeed.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,10 +42,13 @@ def command(port: int | None, ops_port: int | None, workers: int | None) -> None
     """Serve WebSockets and snapshots until told to leave, then drain; told again, leave at once."""
     log_to_stderr()
     settings = command_settings(gateway_port=port, ops_port=ops_port, gateway_workers=workers)
-    several = settings.gateway_workers > 1 and not is_worker()
-    work = run_workers(settings) if several else _serve(settings)
-    # One of several processes speaks for all.
-    run(work if is_worker() else with_room_checked(settings, work))
+    if is_worker():
+        run(_serve(settings))
+        return
+    # One of several processes speaks for all, and is told to leave for all.
+    with node_lock.held(load_node_settings().lock_file):
+        work = run_workers(settings) if settings.gateway_workers > 1 else _serve(settings)
+        run(with_room_checked(settings, work))
 
 
 async def _serve(settings: Settings) -> None:

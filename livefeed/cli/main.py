@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "gateway": "livefeed.cli.gateway",
     "worker": "livefeed.cli.worker",
     "pool": "livefeed.cli.pool",
+    "node-agent": "livefeed.cli.node_agent",
     "provision": "livefeed.cli.provision",
     "migrate": "livefeed.cli.migrate",
     "dlq": "livefeed.cli.dlq",

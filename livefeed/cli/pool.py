@@ -16,6 +16,7 @@ import click
 
 from functions.pool import Pool as WorkerPool
 from functions.pool import PoolPolicy
+from livefeed.adapters import node_lock
 from livefeed.adapters.fork_server import ForkedChild, ForkServer
 from livefeed.adapters.process import Child, Launch
 from livefeed.cli.environment import command_settings
@@ -27,6 +28,7 @@ from livefeed.cli.running import (
     run,
 )
 from livefeed.cli.supervisor import our_command
+from livefeed.node_settings import load_node_settings
 from livefeed.settings import Settings
 from livefeed.subjects import Lane
 
@@ -40,7 +42,9 @@ FORK_SERVER_SECONDS_MIN: Final = 30.0
 def command() -> None:
     """Run the workers of this host: none while there is nothing to do."""
     log_to_stderr()
-    run(_pool(command_settings()))
+    settings = command_settings()
+    with node_lock.held(load_node_settings().lock_file):
+        run(_pool(settings))
 
 
 async def _pool(settings: Settings) -> None:

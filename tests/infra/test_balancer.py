@@ -75,8 +75,12 @@ async def balanced(stack: Stack) -> AsyncIterator[Balanced]:
     configuration = stack.directory / "haproxy.cfg"
     configuration.write_text(text)
     gateways = [
-        await stack.start_gateway(gateway_port=ports[port], ops_port=ports[port + 1])
-        for port in (8080, 8082)
+        await stack.start_gateway(
+            gateway_port=ports[port],
+            ops_port=ports[port + 1],
+            node_lock_file=str(stack.directory / f"gateway-{number}.lock"),
+        )
+        for number, port in enumerate((8080, 8082))
     ]
     launch = Launch(stack.directory / "logs" / "haproxy.log", stack.directory)
     balancer = Child([haproxy, "-db", "-f", str(configuration)], launch)

@@ -152,3 +152,32 @@ def test_a_line_without_end_takes_no_memory() -> None:
     long, short = splitter.feed(b"x\n ok \n")
     assert (long.number, long.too_long, len(long.text)) == (1, True, LINE_BYTES_MAX)
     assert (short.number, short.too_long, short.text) == (2, False, b"ok")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        (b'"updateId": "u1", ', b"", "`updateId`"),
+        (b'"u1"', b"7", "`$.updateId`"),
+        (b'"alice"', b"[]", "`$.userId`"),
+        (b'"home"', b'"HOME"', "`$.feedType`"),
+        (b'"new_content"', b'"new"', "`$.updateType`"),
+        (b'{"id": "p1"}', b'{"id": 1}', "content.id"),
+        (b'{"id": "p1"}', b"7", "content"),
+        (b'{"id": "p1"}', b'{"id": "p1", "rank": "1"}', "content.rank"),
+        (b'"2020-01-01T00:00:00Z"', b'"yesterday"', "`$.timestamp`"),
+        (b'"updateId"', b'"version": -1, "updateId"', "`$.version`"),
+        (b'"updateId"', b'"priority": "urgent", "updateId"', "`$.priority`"),
+        (b'"updateId"', b'"metadata": {"batchId": 1}, "updateId"', "`$.metadata.batchId`"),
+        (b'"updateId"', b'"colour": "red", "updateId"', "`colour`"),
+        (b'"userId": "alice"', b'"audience": {"users": [1]}', "`$.audience.users[0]`"),
+    ],
+)
+def test_the_field_is_named(check: Check, before: bytes, after: bytes, field: str) -> None:
+    """Whoever mends a fixture sees at once where to look."""
+    assert before in GOOD
+    result = check(GOOD + b"\n" + GOOD.replace(before, after), "--json")
+    assert result.exit_code == 1
+    (problem,) = json.loads(result.output)["problems"]
+    assert (problem["line"], problem["reason"]) == (2, "invalid_update")
+    assert field in problem["detail"]

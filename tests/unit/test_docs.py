@@ -111,7 +111,8 @@ def test_every_limit_is_explained() -> None:
 
 def test_every_setting_is_explained() -> None:
     """Each setting has a description, so that the page and `livefeed config` explain it."""
-    fields = importlib.import_module("livefeed.settings").Settings.model_fields
+    fields = dict(importlib.import_module("livefeed.settings").Settings.model_fields)
+    fields |= importlib.import_module("livefeed.node_settings").NodeSettings.model_fields
     assert [name for name, field in fields.items() if not field.description] == []
 
 
