@@ -2,9 +2,9 @@
 
 Pure: times are seconds of one monotonic clock. High flushes at once, and gathers while the flush
 before it runs; only where it comes fast does it gather for a moment, for a flush costs much and one
-more row in it little. Medium and low gather for their window, which begins when JetStream accepts an
-update, so that the two functions share it. But a quiet lane has nothing to gain from waiting: until
-a lane has seen `QUIET_ARRIVALS_MAX` updates within its window, it flushes after a moment.
+more row in it little. Medium and low gather for their window, which begins when JetStream accepts
+an update, so that the two functions share it. But a quiet lane has nothing to gain from waiting:
+until a lane has seen `QUIET_ARRIVALS_MAX` updates within its window, it flushes after a moment.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from livefeed.adapters.http import get
 from livefeed.adapters.nats.jetstream_api import Answer, ask
 from livefeed.adapters.process import Child, Launch
 from livefeed.topology import UPDATES
-from tests.infra.test_workflows import passes, tool, yaml
+from tests.infra.checks import passes, tool, yaml
 from tests.servers import (
     ROOT,
     Stack,

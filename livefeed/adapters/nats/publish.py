@@ -22,8 +22,8 @@ ACK_SECONDS_MAX: Final = 5.0
 """How long one attempt waits for its acknowledgement."""
 ATTEMPTS_MAX: Final = 3
 BATCH_MESSAGES_MIN: Final = 8
-"""Fewer are better published one by one: for an atomic batch the server makes a store in a folder of
-its own, which costs it as much CPU as a dozen messages, and some four fsyncs."""
+"""Fewer are better published one by one: for an atomic batch the server makes a store in a folder
+of its own, which costs it as much CPU as a dozen messages, and some four fsyncs."""
 BATCH_MESSAGES_MAX: Final = 1000
 """The server's bound of an atomic batch."""
 BATCH_BYTES_MAX: Final = 4 * MIB

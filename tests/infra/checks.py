@@ -1,0 +1,44 @@
+"""Tools of `requirements/workflows.txt`, and what they say of a file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.servers import ROOT
+from tests.tools import python_environment
+
+
+def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a tool, whatever its exit code."""
+    program = python_environment("workflows") / "bin" / name
+    assert program.exists(), f"{name} is not in requirements/workflows.txt"
+    # Scripts of a renamed environment name its old interpreter; binaries are as they are.
+    head = program.read_bytes()[:2]
+    python = [str(program.with_name("python"))] if head == b"#!" else []
+    return subprocess.run(
+        [*python, str(program), *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        text=True,
+        timeout=60,
+    )
+
+
+def passes(done: subprocess.CompletedProcess[str]) -> None:
+    """Fail with a tool's words unless it found nothing."""
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def yaml(path: Path) -> Any:
+    """What a YAML file says."""
+    read = "import json, sys; from ruamel.yaml import YAML; "
+    read += "print(json.dumps(YAML(typ='safe').load(open(sys.argv[1])), default=str))"
+    python = python_environment("workflows") / "bin" / "python"
+    done = subprocess.run(
+        [str(python), "-c", read, str(path)], capture_output=True, check=True, text=True, timeout=60
+    )
+    return json.loads(done.stdout)
