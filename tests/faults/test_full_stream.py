@@ -85,7 +85,7 @@ async def test_full_lanes_hold_prioritize_and_lose_nothing(stack: Stack) -> None
         update(audience={"users": users}, content={"id": f"p{number}", "text": TEXT[: 4 * KIB]})
         for number in range(60)
     ]
-    await stack.publish(updates, "high")
+    await stack.publish(updates, "medium")
     await until(lambda: "holds" in prioritize.output(), seconds=20, what="something is held")
 
     async def lanes_are_full() -> bool:

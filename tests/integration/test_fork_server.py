@@ -59,7 +59,7 @@ async def test_without_the_server_workers_leave_and_others_are_started(stack: St
     await reader.caught_up()
     pool = await stack.start_pool()
     await until(lambda: "are forked" in pool.output(), seconds=20, what="the fork server is ready")
-    await stack.publish([update(id="p1")], "high")
+    await stack.publish([update(id="p1")], "medium")
     await until(lambda: stack.worker_pids("deliver"), seconds=20, what="a worker")
     workers = stack.worker_pids("deliver")
     server = psutil.Process(workers[0]).parent()
@@ -77,7 +77,7 @@ async def test_a_pool_that_is_killed_leaves_nobody_behind(stack: Stack) -> None:
     """The server ends with the pool, and the workers with the server."""
     pool = await stack.start_pool()
     await until(lambda: "are forked" in pool.output(), seconds=20, what="the fork server is ready")
-    await stack.publish([update()], "high")
+    await stack.publish([update()], "medium")
     await until(lambda: stack.worker_pids("deliver"), seconds=20, what="a worker")
     workers = stack.worker_pids("deliver")
     server = psutil.Process(workers[0]).ppid()
