@@ -142,8 +142,8 @@ async def test_a_second_worker_takes_over_part_of_the_partitions(stack: Stack) -
     await stream.stop()
     await stack.settled()
     assert await first.stop() == 0
-    assert summary_of(second)["handled"] > 10
-    assert summary_of(first)["handled"] > 50
+    assert summary_of(second)["rows"] > 10
+    assert summary_of(first)["rows"] > 50
     assert await rows(stack) == stream.count
 
 
@@ -183,7 +183,8 @@ async def test_a_worker_told_to_leave_under_load_settles_in_time(stack: Stack) -
         began = time.monotonic()
         assert await worker.stop() == 0
         assert time.monotonic() - began < WORKER_SETTLE_SECONDS + BUSY_COMPUTER_SECONDS
-        assert summary_of(worker)["handled"] > 10
+        # Few messages of deliver's have many rows.
+        assert summary_of(worker)["rows"] > 10
         await stack.start_worker(function)
     await stream.stop()
     await stack.settled(seconds=ACK_WAIT_SECONDS["medium"] * 0.9)
