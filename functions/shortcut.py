@@ -46,10 +46,9 @@ class Shortcut:
         rest: list[Addressed] = []
         rows = 0
         for message in messages:
-            more = message.content.rows
-            if message.lane == "high" and rows + more <= ROWS_MAX:
+            if message.lane == "high" and rows + message.content.rows <= ROWS_MAX:
                 urgent.append(message)
-                rows += more
+                rows += message.content.rows
             else:
                 rest.append(message)
         if urgent and not await self._flushed(urgent):

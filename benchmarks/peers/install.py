@@ -41,6 +41,11 @@ async def npm_packages(name: str) -> Path:
 async def python_packages(name: str) -> Path:
     """An interpreter that has what a folder of peers locks; raises Missing."""
     locked = HERE / name / "requirements.txt"
+    return await python_environment(name, locked) / "bin" / "python"
+
+
+async def python_environment(name: str, locked: Path) -> Path:
+    """An environment that has what a file of requirements pins, its folder; raises Missing."""
 
     async def fill(folder: Path) -> None:
         await _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder)
@@ -50,7 +55,7 @@ async def python_packages(name: str) -> Path:
         hashed = ["--require-hashes", "--only-binary", ":all:", "--requirement", str(locked)]
         await _run([*pip, *install, *hashed], folder)
 
-    return await _made(name, [locked], fill) / "bin" / "python"
+    return await _made(name, [locked], fill)
 
 
 async def _made(name: str, locked: Sequence[Path], fill: Fill) -> Path:

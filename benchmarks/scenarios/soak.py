@@ -16,6 +16,7 @@ from benchmarks.load import Load, Meter, Outcome, together
 from benchmarks.measure import slope
 from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, Scenario
+from benchmarks.scenarios.lanes import PROMISED_SECONDS, WITHIN_GOAL
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic
 from benchmarks.units import SHARE
@@ -28,8 +29,6 @@ SLOPE_GOAL: Final = Goal("≤", 16)
 """MiB an hour: what a leak of 20 bytes an update would be."""
 BROKEN_GOAL: Final = Goal("=", 0)
 RELIABILITY_GOAL: Final = Goal("≥", 0.995)
-WITHIN_GOAL: Final = Goal("≥", 0.95)
-PROMISED_SECONDS: Final = 30.0
 MIX: Final[tuple[Lane, ...]] = ("high", *("medium",) * 3, *("low",) * 6)
 SAMPLES_MAX: Final = 600
 SLOTS_MAX: Final = 300

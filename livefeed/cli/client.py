@@ -23,6 +23,12 @@ ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # n
 """Where to reach a server that listens everywhere."""
 
 
+def reachable(host: str) -> str:
+    """The host of a URL that reaches what listens on an address."""
+    host = ANY_ADDRESS.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
 def gateway_url(settings: Settings, url: str | None) -> str:
     """The gateway's address: the given one, or that of the settings.
 
@@ -30,9 +36,7 @@ def gateway_url(settings: Settings, url: str | None) -> str:
         click.BadParameter: When the given one is not an address.
     """
     if url is None:
-        host = ANY_ADDRESS.get(settings.gateway_host, settings.gateway_host)
-        name = f"[{host}]" if ":" in host else host
-        return f"http://{name}:{settings.gateway_port}"
+        return f"http://{reachable(settings.gateway_host)}:{settings.gateway_port}"
     try:
         return http_url(url)
     except ValueError as error:

@@ -23,6 +23,7 @@ from livefeed.adapters.nats.provision import differences
 from livefeed.adapters.postgres import facts as postgres_facts
 from livefeed.adapters.postgres.schema import latest_revision
 from livefeed.adapters.redis_client import RedisClient
+from livefeed.cli.client import reachable
 from livefeed.cli.environment import command_settings, default_data_directory, read_stack
 from livefeed.cli.running import run
 from livefeed.errors import LivefeedError, Unavailable
@@ -260,9 +261,7 @@ async def _redis(settings: Settings) -> list[Check]:
 
 
 async def _gateways(settings: Settings, ports: list[int]) -> list[Check]:
-    host = settings.ops_host
-    # An address to listen on, not one to connect to.
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    host = reachable(settings.ops_host)
     found = await asyncio.gather(*(_gateway(f"{host}:{port}") for port in ports))
     return [health.gateway(found)]
 

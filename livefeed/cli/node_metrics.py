@@ -13,6 +13,7 @@ import msgspec
 from livefeed.adapters import http
 from livefeed.adapters.nats.connection import Connection
 from livefeed.adapters.nats.lag import consumer_lag
+from livefeed.cli.client import reachable
 from livefeed.cli.node_cloud import Cloud
 from livefeed.cli.node_events import Events
 from livefeed.cli.running import nats_connection
@@ -22,8 +23,6 @@ from livefeed.settings import Settings
 from livefeed.topology import LANE_STREAM, UPDATES
 
 ASKED_SECONDS_MAX: Final = 2.0
-EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - asked, not listened on
-"""Where a server that listens everywhere is asked."""
 
 
 class _Health(msgspec.Struct):
@@ -87,7 +86,7 @@ class Lag:
 
 async def read_connections(settings: Settings, cloud: Cloud, group: str | None) -> Sequence[Metric]:
     """The connections of this node's gateway, of all its processes; raises Unavailable."""
-    host = EVERYWHERE.get(settings.ops_host, settings.ops_host)
+    host = reachable(settings.ops_host)
     counts = [
         await _connections(f"http://{host}:{settings.ops_port + number}/healthz")
         for number in range(settings.gateway_workers)

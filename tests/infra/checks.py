@@ -33,12 +33,17 @@ def passes(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def yaml(path: Path) -> Any:
-    """What a YAML file says."""
-    read = "import json, sys; from ruamel.yaml import YAML; "
-    read += "print(json.dumps(YAML(typ='safe').load(open(sys.argv[1])), default=str))"
+def read_by(code: str, path: Path) -> Any:
+    """What a line of Python prints of a file as JSON, with the tools' own libraries."""
     python = python_environment("workflows") / "bin" / "python"
     done = subprocess.run(
-        [str(python), "-c", read, str(path)], capture_output=True, check=True, text=True, timeout=60
+        [str(python), "-c", code, str(path)], capture_output=True, check=True, text=True, timeout=60
     )
     return json.loads(done.stdout)
+
+
+def yaml(path: Path) -> Any:
+    """What a YAML file says."""
+    code = "import json, sys; from ruamel.yaml import YAML; "
+    code += "print(json.dumps(YAML(typ='safe').load(open(sys.argv[1])), default=str))"
+    return read_by(code, path)

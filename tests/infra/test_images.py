@@ -26,7 +26,7 @@ from livefeed.adapters.http import get
 from livefeed.adapters.nats.jetstream_api import Answer, ask
 from livefeed.adapters.process import Child, Launch
 from livefeed.topology import UPDATES
-from tests.infra.checks import passes, tool, yaml
+from tests.infra.checks import passes, read_by, tool, yaml
 from tests.servers import (
     ROOT,
     Stack,
@@ -55,15 +55,7 @@ def instructions() -> list[dict[str, Any]]:
     read = "import json, sys; from dockerfile_parse import DockerfileParser; "
     read += "parser = DockerfileParser(fileobj=open(sys.argv[1], 'rb')); "
     read += "print(json.dumps([{**one, 'content': None} for one in parser.structure]))"
-    python = python_environment("workflows") / "bin" / "python"
-    done = subprocess.run(
-        [str(python), "-c", read, str(DOCKERFILE)],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=60,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    found: list[dict[str, Any]] = read_by(read, DOCKERFILE)
     return [one for one in found if one["instruction"] != "COMMENT"]
 
 
