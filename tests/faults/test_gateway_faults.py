@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import replayed
-from tests.faults.test_outages import BUSY_COMPUTER_SECONDS, USERS, CarefulPublisher, shown
+from tests.faults.test_outages import BUSY_COMPUTER_SECONDS, USERS, CarefulPublisher, has_kept, shown
 from tests.integration.test_order_end_to_end import expected
 from tests.servers import OwnServers, Stack, frozen, until
 
@@ -35,7 +35,7 @@ class Traffic:
     async def flows(self) -> None:
         """Wait until every reader has something."""
         await until(
-            lambda: all(shown(reader) for reader in self.readers.values()),
+            lambda: all(has_kept(reader) for reader in self.readers.values()),
             seconds=20,
             what="it flows",
         )
@@ -86,7 +86,7 @@ async def test_a_killed_gateway_and_nats_away(own_stack: Stack, own_servers: Own
     newcomer = own_stack.follow("alice")
     await newcomer.caught_up(seconds=5)
     print(f"nats away: a newcomer is caught up after {time.monotonic() - began_at:.1f} s")
-    assert shown(newcomer)
+    assert has_kept(newcomer)
     await asyncio.sleep(2)
     await own_servers.nats.start()
     await traffic.ends_exact()
@@ -149,6 +149,6 @@ async def newcomers_are_quick(stack: Stack, fault: str) -> None:
         newcomer = stack.follow("alice")
         await newcomer.caught_up(seconds=REPLICA_SECONDS + BUSY_COMPUTER_SECONDS)
         worst = max(worst, time.monotonic() - began_at)
-        assert shown(newcomer)
+        assert has_kept(newcomer)
         await newcomer.aclose()
     print(f"replica {fault}: caught up after {worst:.2f} s at most")
