@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -45,7 +46,14 @@ class Arrived:
     seconds: float
 
 
-async def measure(writes: Writes, *, warm_up: int, connections: int, servers: int = 1) -> float:
+async def measure(
+    writes: Writes,
+    *,
+    warm_up: int,
+    connections: int,
+    servers: int = 1,
+    idle_seconds: float = 0.0,
+) -> float:
     """CPU of bare loops in µs for each frame that a client has read.
 
     Args:
@@ -53,6 +61,7 @@ async def measure(writes: Writes, *, warm_up: int, connections: int, servers: in
         warm_up: How many these are.
         connections: Of all servers together.
         servers: How many loops, each in a process of its own.
+        idle_seconds: What they use without a write is measured for so long, and left out.
     """
     ports = [free_port() for _ in range(servers)]
     counts = [len(range(index, connections, servers)) for index in range(servers)]
@@ -67,9 +76,13 @@ async def measure(writes: Writes, *, warm_up: int, connections: int, servers: in
         counting = [await start(count, *one) for one in zip(ports, counts, strict=True)]
         await _round(serving, counting, replace(writes, count=warm_up), frames_before=0)
         before = _cpu_seconds(serving)
+        await asyncio.sleep(idle_seconds)
+        idle = (_cpu_seconds(serving) - before) / idle_seconds if idle_seconds else 0.0
+        before, began = _cpu_seconds(serving), time.perf_counter()
         await _round(serving, counting, writes, frames_before=warm_up)
-        spent = _cpu_seconds(serving) - before
-    return spent / (writes.count * connections) * 1e6
+        seconds = time.perf_counter() - began
+        spent = _cpu_seconds(serving) - before - idle * seconds
+    return max(0.0, spent) / (writes.count * connections) * 1e6
 
 
 def _cpu_seconds(processes: Iterable[LoadProcess]) -> float:

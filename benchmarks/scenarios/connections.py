@@ -148,7 +148,13 @@ async def _floor(count: int, sizes: Sizes, options: Options, report: Report) -> 
     per_second = sizes.messages_per_second / count
     writes = Writes(max(2, round(sizes.seconds * per_second)), per_second, _frame_bytes(options))
     warm_up = max(2, round(sizes.warm_up_seconds * per_second))
-    bare = await measure(writes, warm_up=warm_up, connections=count, servers=sizes.gateways)
+    bare = await measure(
+        writes,
+        warm_up=warm_up,
+        connections=count,
+        servers=sizes.gateways,
+        idle_seconds=sizes.idle_seconds,
+    )
     report.add(f"{FLOOR_FIGURE}{count}", round(bare, 2), "µs (floor)")
     return bare
 
