@@ -1,0 +1,7 @@
+output "arns" {
+  description = "ARNs of the secrets by name: database, nats/tls, and nats/ROLE."
+  value = merge(
+    { for name, secret in aws_secretsmanager_secret.given : name => secret.arn },
+    { database = aws_secretsmanager_secret.database.arn },
+  )
+}
