@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from gateway.app import ops_app
+from livefeed import limits, nats_roles, protocol, topology
+from livefeed.settings import Settings
+
 TERRAFORM: Final = "infra/terraform"
 NATS_ROUTES_PORT: Final = 6222
 """Where NATS servers meet: a port of theirs, of which livefeed knows nothing."""
@@ -28,9 +32,6 @@ def contract_text() -> str:
 
 def contract() -> dict[str, Any]:
     """Everything in which Terraform must equal the code."""
-    from gateway.app import ops_app
-    from livefeed import limits, nats_roles, protocol, topology
-    from livefeed.settings import Settings
 
     def default(name: str) -> Any:
         return Settings.model_fields[name].get_default(call_default_factory=True)
@@ -111,7 +112,7 @@ def inputs_rows(folder: Path) -> list[list[str]]:
             f"`{one.name}`",
             one.arguments["description"].strip('"'),
             _kind(one.arguments["type"]),
-            f"`{_one_line(one.arguments['default'])}`" if "default" in one.arguments else "required",
+            _default(one.arguments.get("default")),
         ]
         for one in blocks(_read(folder / "variables.tf"), "variable")
     ]
@@ -128,6 +129,10 @@ def module_folders(root: Path) -> list[Path]:
     """Every module that has a page of its own: the root, what a person applies first, the parts."""
     terraform = root / TERRAFORM
     return [terraform, terraform / "bootstrap", *sorted((terraform / "modules").iterdir())]
+
+
+def _default(written: str | None) -> str:
+    return "required" if written is None else f"`{_one_line(written)}`"
 
 
 def _kind(written: str) -> str:

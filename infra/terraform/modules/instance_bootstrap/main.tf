@@ -81,7 +81,8 @@ locals {
     },
   )
 
-  user_data = join("\n", ["#cloud-config", yamlencode({
+  # JSON is YAML, and has one way to write a text.
+  user_data = join("\n", ["#cloud-config", jsonencode({
     write_files = [
       for path, file in local.files : { path = path, permissions = file.mode, content = file.content }
     ]

@@ -14,7 +14,7 @@ output "port" {
 }
 
 output "identifiers" {
-  description = "Identifiers of the servers by name: primary, replica-1 …"
+  description = "Identifiers of the servers by name: primary, replica-1 and so on."
   value       = local.servers
 }
 

@@ -1,7 +1,4 @@
 output "arns" {
   description = "ARNs of the secrets by name: database, nats/tls, and nats/ROLE."
-  value = merge(
-    { for name, secret in aws_secretsmanager_secret.given : name => secret.arn },
-    { database = aws_secretsmanager_secret.database.arn },
-  )
+  value       = { for name, secret in aws_secretsmanager_secret.given : name => secret.arn }
 }

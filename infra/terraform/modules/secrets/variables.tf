@@ -13,18 +13,6 @@ variable "nats_roles" {
   type        = set(string)
 }
 
-variable "database_user" {
-  description = "User of Postgres that livefeed connects as."
-  type        = string
-  default     = "livefeed"
-}
-
-variable "database_password_version" {
-  description = "Raise it by one to have a new password made for that user; then set it in Postgres, too."
-  type        = number
-  default     = 1
-}
-
 variable "recovery_days" {
   description = "Days in which a deleted secret can be brought back; 0 deletes at once."
   type        = number
