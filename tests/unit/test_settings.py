@@ -12,6 +12,17 @@ from livefeed.settings import Settings, load_settings
 URL = "postgresql://livefeed:hush@db{}:5432/livefeed"
 
 
+def test_a_seed_is_never_shown() -> None:
+    """The NKEY of a process is as secret as a password; its inbox prefix is a part of subjects."""
+    settings = load_settings(nats_nkey_seed="SUHUSH", nats_inbox_prefix="_INBOX_gateway")
+    assert "HUSH" not in repr(settings)
+    assert "HUSH" not in repr(settings.nats_access)
+    assert settings.nats_access.inbox_prefix == "_INBOX_gateway"
+    for prefix in ("", "a.b", "a*", ">", "a b"):
+        with pytest.raises(Misconfigured, match="LIVEFEED_NATS_INBOX_PREFIX"):
+            load_settings(nats_inbox_prefix=prefix)
+
+
 def test_replicas_come_as_a_json_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of them by default; up to the most."""
     assert load_settings().replica_urls == []
