@@ -28,7 +28,7 @@ from livefeed.adapters.nats.publish import Publisher
 from livefeed.errors import Misconfigured, Unavailable
 from livefeed.limits import MIB
 from livefeed.nats_access import NatsAccess
-from livefeed.nats_roles import CACHE_STREAM, Role, roles
+from livefeed.nats_roles import CACHE_STREAM, roles
 from livefeed.topology import DEAD_LETTERS, LANE_STREAM, UPDATES
 from tests.infra.nats_servers import (
     NODES,
@@ -43,6 +43,7 @@ from tests.infra.test_user_data import fetch_secrets
 from tests.integration.test_gateway_workers import free_ports
 from tests.key_server import jwk, jwks, rsa_key, signed
 from tests.servers import STREAM_BYTES_MAX, Stack, until, update
+from tests.unit.test_nats_roles import allows
 
 ROLES: Final = {role.name: role for role in roles()}
 PROBES: Final = (
@@ -121,9 +122,9 @@ async def test_a_role_may_do_nothing_else(servers: Servers) -> None:
         said = await _refusals(servers, name)
         for subject in PROBES:
             publishes = f'publish to "{subject}"'.lower() not in said
-            assert publishes == _allows(role.publish, subject), f"{name} publishes {subject}"
+            assert publishes == allows(role.publish, subject), f"{name} publishes {subject}"
             hears = f'subscription to "{subject}"'.lower() not in said
-            assert hears == _allows(role.heard, subject), f"{name} hears {subject}"
+            assert hears == allows(role.heard, subject), f"{name} hears {subject}"
 
 
 async def _refusals(servers: Servers, name: str) -> str:
@@ -149,33 +150,6 @@ async def _refusals(servers: Servers, name: str) -> str:
 
 async def _ignore(_message: Any) -> None:
     pass
-
-
-def _allows(patterns: tuple[str, ...], subject: str) -> bool:
-    return any(_matches(pattern.split("."), subject.split(".")) for pattern in patterns)
-
-
-def _matches(pattern: list[str], subject: list[str]) -> bool:
-    if pattern[-1] == ">":
-        return len(subject) >= len(pattern) and _matches(pattern[:-1], subject[: len(pattern) - 1])
-    pairs = zip(pattern, subject, strict=False)
-    return len(pattern) == len(subject) and all(one in {"*", other} for one, other in pairs)
-
-
-def test_only_the_admin_may_do_everything() -> None:
-    """No other role may make, change or delete a stream of updates, or read who wrote what."""
-    for role in roles():
-        if role.name == "admin":
-            continue
-        for verb in ("CREATE", "UPDATE", "DELETE"):
-            assert not _allows(role.publish, f"$JS.API.STREAM.{verb}.{UPDATES}"), role.name
-        assert not _allows(role.publish, f"$JS.API.STREAM.MSG.GET.{DEAD_LETTERS}"), role.name
-        assert not _allows(role.heard, "_INBOX_admin.x")
-        assert not any(one in {">", "feed.>", "$JS.>", "$JS.API.>"} for one in _all(role))
-
-
-def _all(role: Role) -> tuple[str, ...]:
-    return (*role.publish, *role.heard)
 
 
 async def test_the_smaller_roles_do_their_work(servers: Servers) -> None:
