@@ -12,7 +12,7 @@ import pytest
 from tests.infra.tools import TERRAFORM, tool
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_checkov_finds_nothing() -> None:
     """In the modules, the root, and what a person applies first."""
     done = subprocess.run(

@@ -12,6 +12,8 @@ from livefeed.settings import Settings
 from tests.infra.plans import CERTIFICATE_ARN, Plan, plan_of
 from tests.infra.tools import Terraform
 
+pytestmark = pytest.mark.timeout(600)  # The first one installs tools.
+
 
 @pytest.fixture
 def complete(terraform: Terraform, shared_directory: Path) -> Plan:

@@ -20,6 +20,7 @@ from tests.infra.rendered import Instance, environment_of
 from tests.infra.tools import tool
 from tests.servers import require
 
+pytestmark = pytest.mark.timeout(600)  # The first one installs tools.
 ROLES: Final = ("gateway", "workers", "nats-1")
 SERVICES: Final = {"gateway": "gateway", "workers": "pool", "nats-1": "nats"}
 USER_DATA_BYTES_MAX: Final = 16 * 1024

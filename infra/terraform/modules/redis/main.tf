@@ -40,12 +40,15 @@ resource "aws_elasticache_replication_group" "this" {
   snapshot_retention_limit = 0
 }
 
+# Nodes are named after the group, and numbered.
 resource "aws_cloudwatch_metric_alarm" "memory" {
-  alarm_name          = "${var.name}-redis-memory"
+  count = var.nodes
+
+  alarm_name          = "${var.name}-redis-${count.index + 1}-memory"
   alarm_description   = "Redis drops pages for want of memory: more are read from Postgres."
   namespace           = "AWS/ElastiCache"
   metric_name         = "Evictions"
-  dimensions          = { ReplicationGroupId = aws_elasticache_replication_group.this.id }
+  dimensions          = { CacheClusterId = format("%s-%03d", aws_elasticache_replication_group.this.id, count.index + 1) }
   statistic           = "Sum"
   period              = 300
   evaluation_periods  = 3

@@ -5,5 +5,5 @@ output "host" {
 
 output "alarm_arns" {
   description = "ARNs of the alarms by name."
-  value       = { memory = aws_cloudwatch_metric_alarm.memory.arn }
+  value       = { for index, alarm in aws_cloudwatch_metric_alarm.memory : "redis-${index + 1}-memory" => alarm.arn }
 }
