@@ -46,8 +46,9 @@ class Terraform:
         self._program = program
         self.root = directory / "terraform"
         shutil.copytree(TERRAFORM, self.root, ignore=shutil.ignore_patterns(".terraform"))
-        for module in (self.root / "modules").iterdir():
-            shutil.copy(self.root / LOCK, module)
+        for versions in (self.root / "modules").glob("*/versions.tf"):
+            if "required_providers" in versions.read_text():
+                shutil.copy(self.root / LOCK, versions.parent)
         configuration = directory / "terraform.rc"
         configuration.write_text(
             "disable_checkpoint = true\n"

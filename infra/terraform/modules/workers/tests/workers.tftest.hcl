@@ -25,7 +25,7 @@ run "from_none_to_many_and_back" {
   }
 
   assert {
-    condition     = aws_autoscaling_policy.first.policy_type == "StepScaling" && one(aws_autoscaling_policy.first.step_adjustment).scaling_adjustment == "1" && one(aws_cloudwatch_metric_alarm.first.alarm_actions) == aws_autoscaling_policy.first.arn
+    condition     = aws_autoscaling_policy.first.policy_type == "StepScaling" && one(aws_autoscaling_policy.first.step_adjustment).scaling_adjustment == 1 && one(aws_cloudwatch_metric_alarm.first.alarm_actions) == aws_autoscaling_policy.first.arn
     error_message = "What waits while none is there starts the first."
   }
 
