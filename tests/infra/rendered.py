@@ -57,7 +57,7 @@ def _root_state(terraform: Terraform) -> Any:
     failed = [line for line in lines if line.get("@level") == "error"]
     assert done.returncode == 0, json.dumps(failed, indent=1)[:8000]
     return next(
-        line["test_state"]["root"]
+        line["test_state"]["root_module"]
         for line in lines
         if line["type"] == "test_state" and line.get("@testrun") == RUN
     )
