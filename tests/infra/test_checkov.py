@@ -17,7 +17,16 @@ def test_checkov_finds_nothing() -> None:
     """In the modules, the root, and what a person applies first."""
     done = subprocess.run(
         [
-            *(tool("checkov"), "--directory", TERRAFORM, "--framework", "terraform"),
+            # As a module: a script would name the interpreter of the folder it was installed in.
+            *(
+                tool("python"),
+                "-m",
+                "checkov.main",
+                "--directory",
+                TERRAFORM,
+                "--framework",
+                "terraform",
+            ),
             *("--quiet", "--compact", "--output", "json", "--skip-download"),
             # Reasons stand beside each resource; a list here would have none.
             *("--skip-path", "/tests/"),

@@ -69,7 +69,7 @@ resource "aws_lb_listener" "https" {
 
 resource "aws_lb_listener" "http" {
   #checkov:skip=CKV_AWS_2:it redirects to https, but in a trial without a certificate
-  #checkov:skip=CKV_AWS_103:the same
+  #checkov:skip=CKV_AWS_103:it redirects to https, but in a trial without a certificate
   load_balancer_arn = aws_lb.this.arn
   port              = 80
   protocol          = "HTTP"

@@ -118,7 +118,7 @@ resource "aws_db_instance" "primary" {
 resource "aws_db_instance" "replica" {
   #checkov:skip=CKV_AWS_157:a replica needs no standby: gateways ask another one, or the primary
   #checkov:skip=CKV_AWS_293:deletion_protection is on, but in a trial
-  #checkov:skip=CKV_AWS_161:as for the primary
+  #checkov:skip=CKV_AWS_161:livefeed connects with a password of Secrets Manager, as to the primary
   #checkov:skip=CKV_AWS_133:the primary is backed up
   count = var.replicas
 
