@@ -153,6 +153,7 @@ module "nats" {
   kms_key_arn            = module.security.kms_key_arn
   alarm_topic_arn        = module.observability.alarm_topic_arn
   termination_protection = var.production
+  detailed_monitoring    = var.production
   nodes = {
     for name, node in local.nodes : name => merge(node, {
       user_data_base64 = module.nats_bootstrap[name].user_data_base64

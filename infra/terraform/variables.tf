@@ -104,7 +104,7 @@ variable "repository_arns" {
 }
 
 variable "production" {
-  description = "Whether what holds data, and the balancer, cannot be deleted by a call; false on trial."
+  description = "Whether what holds data, and the balancer, cannot be deleted by a call, and NATS servers are watched each minute; false on trial."
   type        = bool
   default     = true
 }

@@ -11,7 +11,7 @@ resource "aws_instance" "this" {
   iam_instance_profile        = var.instance_profile
   user_data_base64            = each.value.user_data_base64
   disable_api_termination     = var.termination_protection
-  monitoring                  = true
+  monitoring                  = var.detailed_monitoring
   ebs_optimized               = true
 
   metadata_options {

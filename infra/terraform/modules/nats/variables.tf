@@ -80,3 +80,9 @@ variable "termination_protection" {
   type        = bool
   default     = true
 }
+
+variable "detailed_monitoring" {
+  description = "Whether figures of the instances come each minute, and not every five."
+  type        = bool
+  default     = true
+}
