@@ -28,6 +28,7 @@ from livefeed.limits import (
     WORKER_MEMORY_BYTES_MAX,
 )
 from livefeed.load import with_bounds
+from livefeed.nats_access import NatsAccess
 from livefeed.redis_url import check_redis_url
 
 SECRET_BYTES_MIN = 32
@@ -41,6 +42,23 @@ class Settings(BaseSettings):
     )
 
     nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas.")
+    nats_nkey_seed: str | None = Field(
+        None,
+        description="Seed of the NKEY that NATS knows this process by, or the path of a file with "
+        "it. A server without roles asks for none.",
+        repr=False,
+    )
+    nats_inbox_prefix: str = Field(
+        "_INBOX",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Below which subject answers of NATS come; a role has one that no other may "
+        "read, such as `_INBOX_gateway`.",
+    )
+    nats_ca_file: str | None = Field(
+        None,
+        description="Path of the certificates that NATS servers' must be signed by, for `tls://`; "
+        "without it those that the system trusts.",
+    )
     nats_monitor_url: str | None = Field(
         None,
         description="HTTP monitoring address of the NATS server; `doctor` reads the real "
@@ -300,6 +318,15 @@ class Settings(BaseSettings):
     def nats_servers(self) -> list[str]:
         """The NATS servers one by one."""
         return [server.strip() for server in self.nats_url.split(",")]
+
+    @property
+    def nats_access(self) -> NatsAccess:
+        """How this process shows NATS who it is, and knows NATS."""
+        return NatsAccess(
+            nkey_seed=self.nats_nkey_seed,
+            inbox_prefix=self.nats_inbox_prefix,
+            ca_file=self.nats_ca_file,
+        )
 
     @cached_property
     def proxy_networks(self) -> tuple[Network, ...]:
