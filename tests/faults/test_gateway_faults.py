@@ -11,7 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import replayed
-from tests.faults.test_outages import BUSY_COMPUTER_SECONDS, USERS, CarefulPublisher, has_kept, shown
+from tests.faults.test_outages import (
+    BUSY_COMPUTER_SECONDS,
+    USERS,
+    CarefulPublisher,
+    has_kept,
+    shown,
+)
 from tests.integration.test_order_end_to_end import expected
 from tests.servers import OwnServers, Stack, frozen, until
 

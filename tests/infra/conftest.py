@@ -8,7 +8,7 @@ import pytest
 
 from tests.infra import rendered
 from tests.infra.rendered import Instance
-from tests.infra.tools import Terraform, find_terraform
+from tests.infra.terraform import Terraform, find_terraform
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from typing import Final
 
 import pytest
 
-from tests.infra.tools import tool
 from tests.servers import server_port
+from tests.tools import command
 
 START_SECONDS_MAX: Final = 60.0
 SERVER: Final = """
@@ -40,7 +40,7 @@ def running_moto(log: Path) -> Iterator[dict[str, str]]:
     settings = {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true", "MOTO_EC2_LOAD_DEFAULT_AMIS": "true"}
     with log.open("w") as file:
         server = subprocess.Popen(
-            [tool("python"), "-c", SERVER, "-H", "127.0.0.1", "-p", str(port)],
+            [*command("infra", "python"), "-c", SERVER, "-H", "127.0.0.1", "-p", str(port)],
             stdout=file,
             stderr=file,
             env=settings | {"PATH": "/usr/bin:/bin"},

@@ -20,7 +20,7 @@ from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.nats_access import NatsAccess
 from livefeed.nats_roles import roles
 from tests.infra.rendered import Instance
-from tests.infra.tools import TERRAFORM
+from tests.infra.terraform import TERRAFORM
 from tests.servers import http_status, server_port, until
 
 NODES: Final = ("nats-1", "nats-2", "nats-3")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.infra.moto import running_moto
-from tests.infra.tools import Terraform, once
+from tests.infra.terraform import Terraform, once
 
 KEYS: Final = {
     "publisher": "UCEDLZW4DOSVWUZDWJWYHQJA5ZZDD3GBWRADIO6WD34EVDY3IFQY6HOP",

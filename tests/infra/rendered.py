@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.infra.tools import Terraform, once
+from tests.infra.terraform import Terraform, once
 
 RUN = "the_defaults_hold_together"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.infra.tools import TERRAFORM, tool
+from tests.infra.terraform import TERRAFORM
+from tests.tools import command
 
 
 @pytest.mark.timeout(600)
@@ -17,16 +18,7 @@ def test_checkov_finds_nothing() -> None:
     """In the modules, the root, and what a person applies first."""
     done = subprocess.run(
         [
-            # As a module: a script would name the interpreter of the folder it was installed in.
-            *(
-                tool("python"),
-                "-m",
-                "checkov.main",
-                "--directory",
-                TERRAFORM,
-                "--framework",
-                "terraform",
-            ),
+            *(*command("infra", "checkov"), "--directory", TERRAFORM, "--framework", "terraform"),
             *("--quiet", "--compact", "--output", "json", "--skip-download"),
             # Reasons stand beside each resource; a list here would have none.
             *("--skip-path", "/tests/"),

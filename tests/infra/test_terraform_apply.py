@@ -10,7 +10,7 @@ import pytest
 
 from tests.infra.moto import running_moto
 from tests.infra.plans import prepared
-from tests.infra.tools import Terraform
+from tests.infra.terraform import Terraform
 
 DRIFTING: Final = ("aws_autoscaling_", "aws_launch_template", "aws_db_", "aws_route53_zone")
 """What this AWS does not read back as it was given; of all else a second plan finds nothing."""

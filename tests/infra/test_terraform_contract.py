@@ -11,7 +11,7 @@ import pytest
 
 from livefeed import limits, nats_roles, topology
 from livefeed.settings import Settings
-from tests.infra.tools import TERRAFORM
+from tests.infra.terraform import TERRAFORM
 from tests.servers import ROOT
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.infra.tools import TERRAFORM, Terraform
+from tests.infra.terraform import TERRAFORM, Terraform
 
 MODULES: Final = sorted(
     path.relative_to(TERRAFORM).as_posix() for path in (TERRAFORM / "modules").iterdir()

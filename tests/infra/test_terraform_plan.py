@@ -10,7 +10,7 @@ from livefeed.limits import REPLICAS_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
 from tests.infra.plans import CERTIFICATE_ARN, Plan, plan_of
-from tests.infra.tools import Terraform
+from tests.infra.terraform import Terraform
 
 pytestmark = pytest.mark.timeout(600)  # The first one installs tools.
 

@@ -16,8 +16,8 @@ import pytest
 
 from livefeed.limits import REPLICAS_MAX
 from livefeed.settings import Settings, load_settings
+from tests.infra.checks import passes, tool
 from tests.infra.rendered import Instance, environment_of
-from tests.infra.tools import tool
 from tests.servers import require
 
 pytestmark = pytest.mark.timeout(600)  # The first one installs tools.
@@ -67,16 +67,8 @@ def test_scripts_pass_shellcheck(instance: Instance, tmp_path: Path) -> None:
             scripts[-1].write_text(text)
             assert instance.modes[path] == 0o755
     assert len(scripts) == 3
-    options = [
-        "--severity",
-        "style",
-        "--enable",
-        "avoid-nullary-conditions,check-unassigned-uppercase",
-    ]
-    done = subprocess.run(
-        [tool("shellcheck"), *options, *scripts], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    checks = "avoid-nullary-conditions,check-unassigned-uppercase"
+    passes(tool("shellcheck", "--severity", "style", "--enable", checks, *scripts))
 
 
 def test_units_are_what_systemd_takes(

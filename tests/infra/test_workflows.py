@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.infra.checks import passes, tool, yaml
 from tests.servers import ROOT, require, server_port
-from tests.tools import npm_packages, python_environment
+from tests.tools import node_modules
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -55,38 +56,6 @@ def unknown_to_actionlint(found: dict[str, Any]) -> bool:
     )
 
 
-def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a tool of `requirements/workflows.txt`, whatever its exit code."""
-    program = python_environment("workflows") / "bin" / name
-    assert program.exists(), f"{name} is not in requirements/workflows.txt"
-    # Scripts of a renamed environment name its old interpreter; binaries are as they are.
-    head = program.read_bytes()[:2]
-    python = [str(program.with_name("python"))] if head == b"#!" else []
-    return subprocess.run(
-        [*python, str(program), *map(str, arguments)],
-        capture_output=True,
-        check=False,
-        cwd=ROOT,
-        text=True,
-        timeout=60,
-    )
-
-
-def passes(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def yaml(path: Path) -> Any:
-    """What a YAML file says."""
-    read = "import json, sys; from ruamel.yaml import YAML; "
-    read += "print(json.dumps(YAML(typ='safe').load(open(sys.argv[1])), default=str))"
-    python = python_environment("workflows") / "bin" / "python"
-    done = subprocess.run(
-        [str(python), "-c", read, str(path)], capture_output=True, check=True, text=True, timeout=60
-    )
-    return json.loads(done.stdout)
-
-
 # What the tools say.
 
 
@@ -110,7 +79,7 @@ def test_zizmor_finds_nothing() -> None:
 
 def test_actionlint_finds_nothing() -> None:
     """Expressions, contexts, `needs`, and the inputs of actions."""
-    modules = npm_packages(LINTER)
+    modules = node_modules(LINTER)
     node = require(shutil.which("node"), "node is not installed (Debian's `nodejs`)")
     done = subprocess.run(
         [node, str(LINTER / "lint.mjs"), str(modules), *map(str, WORKFLOWS)],

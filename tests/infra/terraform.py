@@ -1,21 +1,17 @@
-"""What tests of the infrastructure run: Terraform with its provider, and tools of Python wheels.
+"""Terraform with its provider, as tests of the infrastructure run it.
 
-Terraform and the provider are found, not downloaded: in `TF_PLUGIN_MIRROR`, else in the folders
-that Terraform itself looks into. The tools of `requirements/infra.txt` are installed once, into a
-folder of the user's cache. What is missing is a skip with its reason, or a failure where every tier
-is required.
+Both are found, not downloaded: the provider in `TF_PLUGIN_MIRROR`, else in the folders that
+Terraform itself looks into. What is missing is a skip with its reason, or a failure where every
+tier is required.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +22,8 @@ import pytest
 from tests.servers import ROOT, require
 
 TERRAFORM: Final = ROOT / "infra" / "terraform"
-REQUIREMENTS: Final = ROOT / "requirements" / "infra.txt"
 LOCK: Final = ".terraform.lock.hcl"
 PROVIDER: Final = Path("registry.terraform.io", "hashicorp", "aws")
-INSTALL_SECONDS_MAX: Final = 300.0
 RUN_SECONDS_MAX: Final = 600.0
 
 
@@ -112,19 +106,6 @@ def find_mirror() -> Path | None:
     return next((folder for folder in found if (folder / PROVIDER).is_dir()), None)
 
 
-def tool(name: str) -> Path:
-    """A program of `requirements/infra.txt`, installed at the first call."""
-    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode())
-    digest.update(REQUIREMENTS.read_bytes())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livefeed-infra"
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / digest.hexdigest()[:16]
-    with locked(cache / "lock"):
-        if not folder.is_dir():
-            _install(folder)
-    return folder / "bin" / name
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock that tests side by side share."""
@@ -143,22 +124,3 @@ def once(directory: Path, name: str, make: Callable[[], Any]) -> Any:
             draft.write_text(json.dumps(made))
             draft.rename(kept)
         return json.loads(kept.read_text())
-
-
-def _install(folder: Path) -> None:
-    """Install beside it and rename: what is there is whole."""
-    making = Path(tempfile.mkdtemp(dir=folder.parent))
-    pip = [sys.executable, "-I", "-m", "pip", "--python", str(making / "bin" / "python")]
-    install = ["install", "-qq", "--no-input", "--disable-pip-version-check", "--require-hashes"]
-    for command in (
-        [sys.executable, "-m", "venv", "--without-pip", str(making)],
-        [*pip, *install, "--requirement", str(REQUIREMENTS)],
-    ):
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False
-        )
-        if done.returncode:
-            shutil.rmtree(making, ignore_errors=True)
-            why = (done.stderr.strip() or "no reason given").splitlines()[-1]
-            require(None, f"the packages of {REQUIREMENTS.name} could not be installed: {why}")
-    making.rename(folder)
