@@ -87,7 +87,7 @@ resource "aws_cloudwatch_metric_alarm" "in" {
   metric_query {
     id          = "busy"
     label       = "1 while it is too much for one less"
-    expression  = "IF(cpu > ${var.scaling.in_cpu} OR memory > ${var.scaling.in_memory} OR FILL(connections, 0) > ${0.6 * var.scaling.connections}, 1, 0)"
+    expression  = "IF(cpu > ${var.scaling.in_cpu} OR memory > ${var.scaling.in_memory} OR connections > ${0.6 * var.scaling.connections}, 1, 0)"
     return_data = true
   }
 

@@ -28,8 +28,15 @@ data "aws_iam_policy_document" "tier" {
 
   statement {
     sid       = "Key"
-    actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    actions   = ["kms:Decrypt"]
     resources = [var.kms_key_arn]
+
+    # The key is everything's; an instance opens with it what Secrets Manager gives it, no more.
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = ["secretsmanager.${var.region}.amazonaws.com"]
+    }
   }
 
   statement {

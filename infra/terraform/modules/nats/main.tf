@@ -40,6 +40,7 @@ resource "aws_instance" "this" {
 }
 
 resource "aws_ebs_volume" "streams" {
+  #checkov:skip=CKV2_AWS_9:the plan of the module backup selects volumes by their tag Backup
   for_each = var.nodes
 
   availability_zone = each.value.zone
@@ -85,7 +86,7 @@ resource "aws_route53_record" "node" {
   name    = "${each.key}.${var.domain}"
   type    = "A"
   ttl     = 60
-  records = [each.value.private_ip]
+  records = [aws_instance.this[each.key].private_ip]
 }
 
 resource "aws_route53_record" "all" {
@@ -93,5 +94,5 @@ resource "aws_route53_record" "all" {
   name    = "nats.${var.domain}"
   type    = "A"
   ttl     = 60
-  records = [for node in values(var.nodes) : node.private_ip]
+  records = [for server in values(aws_instance.this) : server.private_ip]
 }

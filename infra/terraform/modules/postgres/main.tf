@@ -17,10 +17,14 @@ resource "aws_db_parameter_group" "this" {
   description = "Postgres of ${var.name}"
   family      = local.family
 
+  # No connection without TLS.
+  parameter {
+    name  = "rds.force_ssl"
+    value = "1"
+  }
+
   dynamic "parameter" {
     for_each = {
-      # No connection without TLS.
-      "rds.force_ssl" = "1"
       # A commit that was said to be durable is: with less, the log would lose what it acknowledged.
       "synchronous_commit" = "on"
       # The log's tables move rows all the time: vacuum has to get on (docs/operations/database.md).

@@ -68,8 +68,9 @@ resource "aws_autoscaling_policy" "backlog" {
 
     customized_metric_specification {
       metrics {
-        id          = "each"
-        expression  = "FILL(lag, 0) / IF(FILL(instances, 0) > 0, instances, 1)"
+        id = "each"
+        # Without news of the lag there is no value, and then workers stay.
+        expression  = "lag / IF(FILL(instances, 0) > 0, instances, 1)"
         return_data = true
       }
 
