@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from gateway.app import ops_app
-from livefeed import limits, nats_roles, protocol, topology
+from livefeed import limits, nats_roles, node, protocol, topology
+from livefeed.cli.node_agent import LEAVING_SECONDS
+from livefeed.node_settings import NodeSettings
 from livefeed.settings import Settings
 
 TERRAFORM: Final = "infra/terraform"
@@ -35,6 +37,9 @@ def contract() -> dict[str, Any]:
 
     def default(name: str) -> Any:
         return Settings.model_fields[name].get_default(call_default_factory=True)
+
+    def agent(name: str) -> Any:
+        return NodeSettings.model_fields[name].default
 
     gateway: Any = None  # The apps are only asked for their paths.
     paths = [route.path for route in ops_app(gateway).routes]
@@ -71,6 +76,13 @@ def contract() -> dict[str, Any]:
                 }
                 for role in nats_roles.roles()
             ],
+        },
+        "node_agent": {
+            "lag": node.LAG,
+            "connections": node.CONNECTIONS,
+            "group": node.GROUP,
+            "heartbeat_seconds": agent("heartbeat_seconds"),
+            "leaving_seconds": LEAVING_SECONDS,
         },
         "settings": sorted(f"LIVEFEED_{name.upper()}" for name in Settings.model_fields),
     }

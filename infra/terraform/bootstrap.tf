@@ -56,6 +56,7 @@ module "gateway_bootstrap" {
     LIVEFEED_NODE_LIFECYCLE_HOOK    = local.hook
     LIVEFEED_NODE_AUTOSCALING_GROUP = local.group.gateway
     LIVEFEED_NODE_DEADLINE_SECONDS  = tostring(local.drain.deadline)
+    LIVEFEED_NODE_HEARTBEAT_SECONDS = tostring(local.agent.heartbeat_seconds)
     LIVEFEED_NODE_LAG_NAMESPACE     = local.namespace
   }
 }
@@ -87,6 +88,7 @@ module "workers_bootstrap" {
     LIVEFEED_NODE_LIFECYCLE_HOOK    = local.hook
     LIVEFEED_NODE_AUTOSCALING_GROUP = local.group.workers
     LIVEFEED_NODE_DEADLINE_SECONDS  = tostring(local.workers_deadline)
+    LIVEFEED_NODE_HEARTBEAT_SECONDS = tostring(local.agent.heartbeat_seconds)
   }
 }
 

@@ -32,7 +32,8 @@ locals {
   nats_url   = join(",", [for host in values(local.nats_hosts) : "tls://${host}:${local.ports.nats}"])
 
   namespace = "livefeed/${var.name}"
-  lag       = { namespace = local.namespace, metric = "Lag", dimensions = {} }
+  agent     = local.contract.node_agent
+  lag       = { namespace = local.namespace, metric = local.agent.lag, dimensions = {} }
   hook      = "drain"
   group     = { gateway = "${var.name}-gateway", workers = "${var.name}-workers" }
 
@@ -42,9 +43,10 @@ locals {
   drain = {
     wait     = local.health_check.interval * local.health_check.unhealthy + 5
     spread   = var.gateway.drain_seconds
+    leave    = local.agent.leaving_seconds
     deadline = 110
   }
-  workers_deadline = max(20, ceil(2 * local.contract.worker_settle_seconds + 10))
+  workers_deadline = max(20, ceil(2 * local.contract.worker_settle_seconds + local.agent.leaving_seconds))
 }
 
 module "network" {
@@ -176,10 +178,11 @@ module "gateway" {
   user_data_base64           = module.gateway_bootstrap.user_data_base64
   kms_key_arn                = module.security.kms_key_arn
   alarm_topic_arn            = module.observability.alarm_topic_arn
-  metrics_namespace          = local.namespace
+  metrics                    = { namespace = local.namespace, connections = local.agent.connections, group = local.agent.group }
   ports                      = { gateway = local.ports.gateway, ops = local.ports.ops }
   health_path                = local.contract.paths.ready
   heartbeat_seconds          = local.contract.heartbeat_seconds
+  agent_heartbeat_seconds    = local.agent.heartbeat_seconds
   health_check               = local.health_check
   drain                      = local.drain
   lifecycle_hook             = local.hook
@@ -208,6 +211,7 @@ module "workers" {
   alarm_topic_arn   = module.observability.alarm_topic_arn
   lag               = local.lag
   lifecycle_hook    = local.hook
+  heartbeat_seconds = local.agent.heartbeat_seconds
   deadline_seconds  = local.workers_deadline
   instance_types    = var.workers.instance_types
   capacity_mode     = var.workers.capacity_mode

@@ -43,6 +43,23 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   ok_actions          = [var.alarm_topic_arn]
 }
 
+resource "aws_cloudwatch_metric_alarm" "silent" {
+  alarm_name          = "${local.group}-connections-unknown"
+  alarm_description   = "No agent says how many connections there are: gateways are not ended for want of them, and who ends is not drained. See livefeed-node-agent there."
+  namespace           = var.metrics.namespace
+  metric_name         = var.metrics.connections
+  dimensions          = { (var.metrics.group) = aws_autoscaling_group.this.name }
+  statistic           = "SampleCount"
+  period              = 60
+  evaluation_periods  = 5
+  threshold           = 1
+  comparison_operator = "LessThanThreshold"
+  # It tells people, and never scales.
+  treat_missing_data = "breaching"
+  alarm_actions      = [var.alarm_topic_arn]
+  ok_actions         = [var.alarm_topic_arn]
+}
+
 resource "aws_cloudwatch_metric_alarm" "full" {
   alarm_name          = "${local.group}-at-most"
   alarm_description   = "There are as many gateways as there may be: no further one comes, whatever the load is."

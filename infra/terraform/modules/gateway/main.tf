@@ -71,7 +71,7 @@ resource "aws_autoscaling_group" "this" {
   initial_lifecycle_hook {
     name                 = var.lifecycle_hook
     lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
-    heartbeat_timeout    = var.drain.deadline + 10
+    heartbeat_timeout    = max(var.drain.deadline + 10, 2 * var.agent_heartbeat_seconds)
     default_result       = "CONTINUE"
   }
 

@@ -22,6 +22,7 @@ output "alarm_arns" {
   description = "ARNs of the alarms by name."
   value = merge(
     { for name, alarm in aws_cloudwatch_metric_alarm.this : name => alarm.arn },
+    { silent = aws_cloudwatch_metric_alarm.silent.arn },
     { at-most = aws_cloudwatch_metric_alarm.full.arn },
   )
 }

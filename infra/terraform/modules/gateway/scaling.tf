@@ -28,7 +28,7 @@ resource "aws_autoscaling_policy" "memory" {
     disable_scale_in = true
 
     customized_metric_specification {
-      namespace   = var.metrics_namespace
+      namespace   = var.metrics.namespace
       metric_name = "mem_used_percent"
       statistic   = "Average"
 
@@ -53,12 +53,12 @@ resource "aws_autoscaling_policy" "connections" {
     disable_scale_in = true
 
     customized_metric_specification {
-      namespace   = var.metrics_namespace
-      metric_name = "Connections"
+      namespace   = var.metrics.namespace
+      metric_name = var.metrics.connections
       statistic   = "Average"
 
       metric_dimension {
-        name  = "AutoScalingGroupName"
+        name  = var.metrics.group
         value = aws_autoscaling_group.this.name
       }
     }
@@ -107,7 +107,7 @@ resource "aws_cloudwatch_metric_alarm" "in" {
     id = "memory"
 
     metric {
-      namespace   = var.metrics_namespace
+      namespace   = var.metrics.namespace
       metric_name = "mem_used_percent"
       dimensions  = { AutoScalingGroupName = aws_autoscaling_group.this.name }
       period      = 60
@@ -119,9 +119,9 @@ resource "aws_cloudwatch_metric_alarm" "in" {
     id = "connections"
 
     metric {
-      namespace   = var.metrics_namespace
-      metric_name = "Connections"
-      dimensions  = { AutoScalingGroupName = aws_autoscaling_group.this.name }
+      namespace   = var.metrics.namespace
+      metric_name = var.metrics.connections
+      dimensions  = { (var.metrics.group) = aws_autoscaling_group.this.name }
       period      = 60
       stat        = "Average"
     }

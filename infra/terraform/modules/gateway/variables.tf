@@ -58,9 +58,13 @@ variable "alarm_topic_arn" {
   type        = string
 }
 
-variable "metrics_namespace" {
-  description = "CloudWatch namespace into which collectors write mem_used_percent, and agents Connections."
-  type        = string
+variable "metrics" {
+  description = "The metric of connections that agents write, its dimension that names the group, and the CloudWatch namespace of both it and the collectors' mem_used_percent."
+  type = object({
+    namespace   = string
+    connections = string
+    group       = string
+  })
 }
 
 variable "ports" {
@@ -81,6 +85,11 @@ variable "heartbeat_seconds" {
   type        = number
 }
 
+variable "agent_heartbeat_seconds" {
+  description = "How often the agent keeps the hook waiting while its gateway drains; the hook waits twice as long, or longer."
+  type        = number
+}
+
 variable "idle_timeout" {
   description = "Seconds of silence after which the balancer cuts a connection."
   type        = number
@@ -93,15 +102,16 @@ variable "idle_timeout" {
 }
 
 variable "drain" {
-  description = "How long a gateway that leaves is not ready, over how long it sends its clients away, and when it has to be gone; seconds."
+  description = "How long a gateway that leaves is not ready, over how long it sends its clients away, how long it then takes to end, and when it has to be gone; seconds."
   type = object({
     wait     = number
     spread   = number
+    leave    = number
     deadline = number
   })
 
   validation {
-    condition     = var.drain.wait + var.drain.spread + 10 <= var.drain.deadline
+    condition     = var.drain.wait + var.drain.spread + var.drain.leave <= var.drain.deadline
     error_message = "A gateway needs wait + spread, and some seconds to end, before its deadline."
   }
 }

@@ -67,7 +67,7 @@ resource "aws_autoscaling_group" "this" {
   initial_lifecycle_hook {
     name                 = var.lifecycle_hook
     lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
-    heartbeat_timeout    = max(var.deadline_seconds + 10, 30)
+    heartbeat_timeout    = max(var.deadline_seconds + 10, 2 * var.heartbeat_seconds)
     default_result       = "CONTINUE"
   }
 

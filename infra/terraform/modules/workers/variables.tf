@@ -52,6 +52,11 @@ variable "lifecycle_hook" {
   type        = string
 }
 
+variable "heartbeat_seconds" {
+  description = "How often the agent keeps the hook waiting meanwhile; the hook waits twice as long, or longer."
+  type        = number
+}
+
 variable "deadline_seconds" {
   description = "When workers of an instance that ends have to be gone."
   type        = number

@@ -15,11 +15,12 @@ variables {
   user_data_base64           = "IyE="
   kms_key_arn                = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000"
   alarm_topic_arn            = "arn:aws:sns:eu-west-1:123456789012:alarms"
-  metrics_namespace          = "livefeed/livefeed-test"
+  metrics                    = { namespace = "livefeed/livefeed-test", connections = "Connections", group = "AutoScalingGroupName" }
   ports                      = { gateway = 8080, ops = 8081 }
   health_path                = "/readyz"
   heartbeat_seconds          = 20
-  drain                      = { wait = 50, spread = 45, deadline = 110 }
+  agent_heartbeat_seconds    = 30
+  drain                      = { wait = 50, spread = 45, leave = 10, deadline = 110 }
   lifecycle_hook             = "drain"
 }
 
@@ -49,6 +50,16 @@ run "it_scales_as_asked" {
   assert {
     condition     = one(aws_cloudwatch_metric_alarm.in.alarm_actions) == aws_autoscaling_policy.in.arn && aws_cloudwatch_metric_alarm.in.treat_missing_data == "notBreaching"
     error_message = "Little to do fires it, and no news does not."
+  }
+
+  assert {
+    condition     = !strcontains(one([for query in aws_cloudwatch_metric_alarm.in.metric_query : query.expression if query.id == "busy"]), "FILL")
+    error_message = "What is not known is not taken for nothing."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.silent.treat_missing_data == "breaching" && aws_cloudwatch_metric_alarm.silent.alarm_actions == toset([var.alarm_topic_arn])
+    error_message = "No news of the connections tells people, and scales nothing."
   }
 }
 
@@ -81,6 +92,19 @@ run "the_balancer_looks_as_asked" {
   assert {
     condition     = length(aws_lb_listener.https) == 1 && aws_lb_listener.http.default_action[0].type == "redirect"
     error_message = "Clients are sent to https."
+  }
+}
+
+run "the_hook_outlasts_two_heartbeats" {
+  command = plan
+
+  variables {
+    agent_heartbeat_seconds = 90
+  }
+
+  assert {
+    condition     = one(aws_autoscaling_group.this.initial_lifecycle_hook).heartbeat_timeout == 180
+    error_message = "One heartbeat that is lost ends no drain."
   }
 }
 
@@ -125,7 +149,7 @@ run "a_drain_longer_than_its_deadline_is_refused" {
   command = plan
 
   variables {
-    drain = { wait = 50, spread = 60, deadline = 110 }
+    drain = { wait = 50, spread = 60, leave = 10, deadline = 110 }
   }
 
   expect_failures = [var.drain]
@@ -135,7 +159,7 @@ run "a_drain_before_the_balancer_notices_is_refused" {
   command = plan
 
   variables {
-    drain = { wait = 20, spread = 20, deadline = 110 }
+    drain = { wait = 20, spread = 20, leave = 10, deadline = 110 }
   }
 
   expect_failures = [var.health_check]

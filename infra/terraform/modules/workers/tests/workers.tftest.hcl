@@ -13,6 +13,7 @@ variables {
   alarm_topic_arn   = "arn:aws:sns:eu-west-1:123456789012:alarms"
   lag               = { namespace = "livefeed/livefeed-test", metric = "Lag" }
   lifecycle_hook    = "drain"
+  heartbeat_seconds = 30
   deadline_seconds  = 20
 }
 
@@ -42,6 +43,16 @@ run "from_none_to_many_and_back" {
   assert {
     condition     = aws_cloudwatch_metric_alarm.none.treat_missing_data == "notBreaching" && aws_cloudwatch_metric_alarm.first.treat_missing_data == "notBreaching"
     error_message = "Without news of the lag nothing is started or ended."
+  }
+
+  assert {
+    condition     = !strcontains(one([for one in aws_autoscaling_policy.backlog.target_tracking_configuration[0].customized_metric_specification[0].metrics : one.expression if one.id == "each"]), "FILL(lag")
+    error_message = "What is not known is not taken for nothing."
+  }
+
+  assert {
+    condition     = one(aws_autoscaling_group.this.initial_lifecycle_hook).heartbeat_timeout == 60
+    error_message = "One heartbeat that is lost ends no drain."
   }
 
   assert {
