@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,12 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
 
 
 @pytest.fixture(scope="session")
-def instances(terraform: Terraform, shared_directory: Path) -> dict[str, Instance]:
+def root_state(terraform: Terraform, shared_directory: Path) -> Any:
+    """What the root's test has made on a made-up AWS."""
+    return rendered.root_state(terraform, shared_directory)
+
+
+@pytest.fixture(scope="session")
+def instances(root_state: Any) -> dict[str, Instance]:
     """What instances are told when they start, by name."""
-    return rendered.instances(terraform, shared_directory)
+    return rendered.instances_of(root_state)

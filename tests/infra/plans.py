@@ -43,9 +43,10 @@ def prepared(terraform: Terraform, example: str) -> Path:
     return folder
 
 
-def plan_of(terraform: Terraform, directory: Path, example: str) -> Any:
-    """The plan of an example."""
-    return once(directory, f"plan-{example}", lambda: _plan(terraform, directory, example))
+def plan_of(terraform: Terraform, directory: Path, example: str) -> Resources:
+    """What the plan of an example would make."""
+    plan = once(directory, f"plan-{example}", lambda: _plan(terraform, directory, example))
+    return Resources(plan["planned_values"]["root_module"])
 
 
 def _plan(terraform: Terraform, directory: Path, example: str) -> Any:
@@ -57,12 +58,15 @@ def _plan(terraform: Terraform, directory: Path, example: str) -> Any:
     return json.loads(shown)
 
 
-class Plan:
-    """Looks into a plan."""
+class Resources:
+    """Looks into what a plan would make, or what a state has.
 
-    def __init__(self, plan: Any) -> None:
-        self.json = plan
-        self._resources = list(_resources(plan["planned_values"]["root_module"]))
+    Args:
+        root_module: Of either, in Terraform's JSON.
+    """
+
+    def __init__(self, root_module: Any) -> None:
+        self._resources = list(_resources(root_module))
 
     def all(self, kind: str) -> list[dict[str, Any]]:
         """The values of every resource of a type."""

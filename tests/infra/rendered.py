@@ -43,14 +43,17 @@ def environment_of(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
-def instances(terraform: Terraform, directory: Path) -> dict[str, Instance]:
+def root_state(terraform: Terraform, directory: Path) -> Any:
+    """What the root's test has made, with everything that is below it."""
+    return once(directory, "root-test", lambda: _root_state(terraform))
+
+
+def instances_of(root_state: Any) -> dict[str, Instance]:
     """The instances gateway, workers, nats-1, nats-2 and nats-3."""
-    found = once(directory, "root-test", lambda: dict(_user_data(_root_state(terraform))))
-    return {name: _instance(text) for name, text in found.items()}
+    return {name: _instance(text) for name, text in _user_data(root_state)}
 
 
 def _root_state(terraform: Terraform) -> Any:
-    """What the root's test has made, with everything that is below it."""
     terraform.init(".")
     done = terraform(".", "test", "-json", "-verbose", "-no-color", check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines()]

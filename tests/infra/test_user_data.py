@@ -14,11 +14,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from livefeed.cli.main import COMMANDS
 from livefeed.limits import REPLICAS_MAX
+from livefeed.node_settings import NodeSettings, load_node_settings
 from livefeed.settings import Settings, load_settings
 from tests.infra.checks import passes, tool
 from tests.infra.rendered import Instance, environment_of
-from tests.servers import require
+from tests.servers import ROOT, require
 
 pytestmark = pytest.mark.timeout(600)  # The first one installs tools.
 ROLES: Final = ("gateway", "workers", "nats-1")
@@ -136,17 +138,14 @@ def test_settings_are_settings(instance: Instance) -> None:
 def test_settings_of_the_agent_are_settings(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the node agent, too, and its metric is the one that scales workers."""
-    node_settings = pytest.importorskip(
-        "livefeed.node_settings", reason="there is no node agent yet"
-    )
+    """Those of the node agent, too."""
     environment = instance.environment
     named = {name for name in environment if name.startswith("LIVEFEED_NODE_")}
-    fields = node_settings.NodeSettings.model_fields
+    fields = NodeSettings.model_fields
     assert named <= {f"LIVEFEED_NODE_{name.upper()}" for name in fields}
     for name in named:
         monkeypatch.setenv(name, environment[name])
-    assert node_settings.load_node_settings().role == environment["LIVEFEED_NODE_ROLE"]
+    assert load_node_settings().role == environment["LIVEFEED_NODE_ROLE"]
 
 
 def test_secrets_become_settings_that_livefeed_takes(
@@ -158,6 +157,10 @@ def test_secrets_become_settings_that_livefeed_takes(
     directory = fetch_secrets(instance, tmp_path, password=password)
     path = directory / "secrets.env"
     assert path.stat().st_mode & 0o077 == 0
+    lock_folder = directory.with_name(f"{directory.name}-node")
+    assert lock_folder.is_dir()
+    if os.geteuid() == 0:
+        assert lock_folder.stat().st_uid == int(image_user().partition(":")[0])
     secrets = environment_of(path.read_text())
     assert secrets["LIVEFEED_NATS_NKEY_SEED"].startswith("SU")
     if role == "nats-1":
@@ -170,6 +173,35 @@ def test_secrets_become_settings_that_livefeed_takes(
     assert unquote(url.password or "") == password
     assert parse_qs(url.query)["sslmode"] == ["verify-full"]
     assert 2 <= len(settings.replica_urls) <= REPLICAS_MAX
+
+
+def test_everything_runs_as_the_images_user(instance: Instance) -> None:
+    """Who may read what is mounted, lock the node's file, and tell the node's process to leave."""
+    script = instance.files["/usr/local/bin/livefeed"]
+    assert re.findall(r"--user (\S+)", script) == [image_user()]
+    folder = Path(instance.environment["LIVEFEED_NODE_LOCK_FILE"]).parent
+    assert f"--volume {folder}:{folder}\n" in script, "not read-only"
+
+
+def test_units_start_commands_that_there_are(instance: Instance) -> None:
+    """Each `livefeed COMMAND` of a unit is one; `nats-server` alone is another program."""
+    units = "".join(text for path, text in instance.files.items() if path.endswith(".service"))
+    named = set(re.findall(r"^ExecStart=/usr/local/bin/livefeed (\S+)", units, re.MULTILINE))
+    assert "node-agent" in named
+    assert named - {"nats-server"} <= set(COMMANDS)
+
+
+def test_who_has_drained_is_not_started_again(instance: Instance) -> None:
+    """systemd starts again what fails; what left as it was told to ends with its instance."""
+    for service in ("gateway", "pool"):
+        text = instance.files.get(f"/etc/systemd/system/livefeed-{service}.service")
+        assert text is None or "\nRestart=on-failure\n" in text
+
+
+def image_user() -> str:
+    """The user of the image."""
+    text = (ROOT / "infra" / "images" / "Dockerfile").read_text()
+    return re.findall(r"^USER (\S+)$", text, re.MULTILINE)[-1]
 
 
 def fetch_secrets(instance: Instance, tmp_path: Path, *, password: str = "simple") -> Path:
