@@ -19,7 +19,12 @@ from tests.tools import command
 START_SECONDS_MAX: Final = 60.0
 SERVER: Final = """
 import sys
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.server import main
+
+# An interface without a public address answers with an empty one, which is read as that it has one.
+always = NetworkInterface.association.fget
+NetworkInterface.association = property(lambda self: always(self) or None)
 main(sys.argv[1:])
 """
 
