@@ -2,13 +2,32 @@ mock_provider "aws" {
   source = "../tests/mocks/aws"
 }
 
+# Nothing is applied: the bucket is protected, also from the end of a test.
+override_resource {
+  target          = aws_s3_bucket.state
+  override_during = plan
+  values          = { arn = "arn:aws:s3:::livefeed-terraform-123456789012", id = "livefeed-terraform-123456789012" }
+}
+
+override_resource {
+  target          = aws_iam_openid_connect_provider.github
+  override_during = plan
+  values          = { arn = "arn:aws:iam::123456789012:oidc-provider/mock" }
+}
+
+override_resource {
+  target          = aws_kms_key.state
+  override_during = plan
+  values          = { arn = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000", key_id = "00000000-0000-0000-0000-000000000000" }
+}
+
 variables {
   region     = "eu-west-1"
   repository = "example/livefeed"
 }
 
 run "workflows_are_who_they_say" {
-  command = apply
+  command = plan
 
   assert {
     condition = toset(flatten([
@@ -33,7 +52,7 @@ run "workflows_are_who_they_say" {
 }
 
 run "who_plans_writes_nothing" {
-  command = apply
+  command = plan
 
   assert {
     condition = alltrue(flatten([
@@ -51,7 +70,7 @@ run "who_plans_writes_nothing" {
 }
 
 run "states_are_kept" {
-  command = apply
+  command = plan
 
   assert {
     condition     = aws_s3_bucket_versioning.state.versioning_configuration[0].status == "Enabled" && aws_s3_bucket_public_access_block.state.restrict_public_buckets
