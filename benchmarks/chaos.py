@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 import psutil
 
 from benchmarks.stack import Part, Stack
+from benchmarks.traffic import clock
 
 Deed = Literal["kill", "freeze", "restart"]
 """SIGKILL; SIGSTOP, and SIGCONT later; told to leave, as a deploy does it."""
@@ -77,6 +78,7 @@ class Chaos:
         stack: What is hit.
         blows: The plan.
         dice: Chooses one process of those that a part has.
+        began: When the plan began, in ns of `clock`.
         struck: What was done, with the seconds from the beginning; a part of which nothing runs at
             the moment is passed over.
     """
@@ -84,17 +86,25 @@ class Chaos:
     stack: Stack
     blows: list[Blow]
     dice: random.Random
+    began: int = field(default_factory=clock)
     struck: list[tuple[float, Blow]] = field(default_factory=list)
 
     async def run(self) -> None:
         """Strike at each blow's time, or later while the one before is not over; all runs then."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        self.began = clock()
         for blow in self.blows:
-            await asyncio.sleep(began + blow.at_seconds - loop.time())
+            await asyncio.sleep(blow.at_seconds - self._seconds())
             if pids := self.stack.pids(blow.part):
-                self.struck.append((loop.time() - began, blow))
+                self.struck.append((self._seconds(), blow))
                 await self._strike(blow, self.dice.choice(sorted(pids)))
+
+    def blow_before(self, at: int) -> Blow | None:
+        """The last one that was struck by a moment, which is in ns of `clock`."""
+        seconds = (at - self.began) / 1e9
+        return next((blow for struck, blow in reversed(self.struck) if struck <= seconds), None)
+
+    def _seconds(self) -> float:
+        return (clock() - self.began) / 1e9
 
     async def _strike(self, blow: Blow, pid: int) -> None:
         if blow.deed == "freeze":

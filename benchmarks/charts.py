@@ -15,6 +15,7 @@ PARTS: Final = ((50.0, "p50"), (99.0, "p99"), (100.0, "slowest"))
 BAND: Final = 0.2
 """By how much what should be constant may differ."""
 CPU_FIGURE: Final = "cpu_us_per_message_"
+FLOOR_FIGURE: Final = "floor_cpu_us_per_message_"
 RSS_FIGURE: Final = "rss_kib_per_connection_"
 """What the names of figures begin with that end with a number of connections."""
 
@@ -51,17 +52,19 @@ def connections_chart(figures: Mapping[str, float]) -> Chart:
         ValueError: When the figures are not those.
     """
     cpu, rss = _by_count(figures, CPU_FIGURE), _by_count(figures, RSS_FIGURE)
+    floor = _by_count(figures, FLOOR_FIGURE)
     if not cpu or not rss:
         raise ValueError("there is no result of the scenario connections")
     fewest, most = round(cpu[0][0]), round(cpu[-1][0])
     panels = [
-        _constant_panel("CPU a message, µs", cpu),
+        _constant_panel("CPU a message, µs", cpu, floor),
         _constant_panel("Memory a connection, KiB", rss),
     ]
+    beside = f" (a loop that only writes: {_listed(floor)} µs)" if floor else ""
     description = (
         f"With {fewest:,} to {most:,} connections: CPU of the gateways for each message that a "
-        f"client is sent, {_listed(cpu)} µs; resident memory for each connection, {_listed(rss)} "
-        f"KiB. The ground is shaded within {BAND:.0%} of one constant."
+        f"client is sent, {_listed(cpu)} µs{beside}; resident memory for each connection, "
+        f"{_listed(rss)} KiB. The ground is shaded within {BAND:.0%} of one constant."
     )
     return Chart(f"{fewest:,} to {most:,} connections", description, panels, columns=2)
 
@@ -108,14 +111,21 @@ def _by_count(figures: Mapping[str, float], prefix: str) -> list[tuple[float, fl
     return [(float(count), counts[count]) for count in sorted(counts)]
 
 
-def _constant_panel(heading: str, points: Sequence[tuple[float, float]]) -> Panel:
-    """Values that should be the same everywhere."""
+def _constant_panel(
+    heading: str,
+    points: Sequence[tuple[float, float]],
+    floor: Sequence[tuple[float, float]] = (),
+) -> Panel:
+    """Values that should be the same everywhere; and what the least there is does."""
     values = [value for _, value in points]
     middle = (min(values) + max(values)) / 2
     return Panel(
         heading,
         "connections",
-        [Line(heading, points, dots=True)],
+        [
+            Line("livefeed" if floor else heading, points, dots=True),
+            *([Line("a bare write loop", floor, dashed=True)] if floor else []),
+        ],
         logarithmic=True,
         places=[count for count, _ in points],
         band=(middle * (1 - BAND), middle * (1 + BAND)),

@@ -15,7 +15,18 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.crowd import Await, Behave, Churn, ComeBack, Crowd, Cut, Judge, Manner, Taken
+from benchmarks.crowd import (
+    Await,
+    Away,
+    Behave,
+    Churn,
+    ComeBack,
+    Crowd,
+    Cut,
+    Judge,
+    Manner,
+    Taken,
+)
 from benchmarks.load_generator import Client, connect_many, open_client, raise_file_limit
 from benchmarks.load_process import Link
 from benchmarks.measure import LatencyRecorder
@@ -89,7 +100,7 @@ class _Clients:
         self._clients: dict[int, Client] = {}
         self._random = random.Random(f"{traffic.seed} {crowd.first}")
         self._churning: asyncio.Task[None] | None = None
-        self._away_since: dict[int, float] = {}
+        self._away_since: dict[int, int] = {}
         """By client: when its connection ended, until it is caught up again."""
         self._away = False
         self._spread_seconds = 1.0
@@ -216,7 +227,7 @@ class _Clients:
         self._clients[index] = client
 
         def again(_client: Client) -> None:
-            self._away_since.setdefault(index, time.perf_counter())
+            self._away_since.setdefault(index, clock())
             if self._away:
                 return
             task = asyncio.get_running_loop().create_task(self._again(index))
@@ -245,7 +256,7 @@ class _Clients:
     def _is_back(self, index: int) -> None:
         since = self._away_since.pop(index, None)
         if since is not None:
-            self._taken.away_seconds += time.perf_counter() - since
+            self._taken.away.append(Away(since, clock()))
 
     def cut(self) -> None:
         """End every connection, and keep away."""
@@ -307,8 +318,8 @@ class _Clients:
                 async with asyncio.timeout(command.seconds):
                     await self._all_here.wait()
         taken, self._taken = self._taken, Taken()
-        now = time.perf_counter()
-        taken.away_seconds += sum(now - since for since in self._away_since.values())
+        now = clock()
+        taken.away += [Away(since, now) for since in self._away_since.values()]
         self._away_since = dict.fromkeys(self._away_since, now)
         return taken
 

@@ -76,6 +76,19 @@ class ComeBack:
     seconds_max: float
 
 
+@dataclass(frozen=True, slots=True)
+class Away:
+    """When a client's connection ended, and when it was caught up again, in ns of `clock`."""
+
+    since: int
+    until: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it had no feed that is current."""
+        return (self.until - self.since) / 1e9
+
+
 @dataclass(slots=True)
 class Taken:
     """What came since the last time that was asked."""
@@ -90,5 +103,5 @@ class Taken:
     resets: int = 0
     frames_a_second: int = 0
     """Most frames with updates that one client was sent within a second."""
-    away_seconds: float = 0.0
-    """From the ends of connections until the client was caught up again, of all clients."""
+    away: list[Away] = field(default_factory=list)
+    """Of all clients."""

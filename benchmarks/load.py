@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self
 
 from benchmarks.clients import follow
-from benchmarks.crowd import Await, Behave, Churn, ComeBack, Crowd, Cut, Judge, Manner, Taken
+from benchmarks.crowd import (
+    Await,
+    Away,
+    Behave,
+    Churn,
+    ComeBack,
+    Crowd,
+    Cut,
+    Judge,
+    Manner,
+    Taken,
+)
 from benchmarks.load_process import LoadProcess
 from benchmarks.measure import LatencyRecorder, Usage, busy_seconds, usage_of
 from benchmarks.publisher import Burst, Published, publish
@@ -48,8 +59,8 @@ class Outcome:
     resets: int = 0
     frames_a_second: int = 0
     """Most frames with updates that one client was sent within a second."""
-    away_seconds: float = 0.0
-    """From the ends of connections until the client was caught up again, of all clients."""
+    away: list[Away] = field(default_factory=list)
+    """Of all clients."""
 
     @property
     def latencies(self) -> dict[Lane, LatencyRecorder]:
@@ -221,7 +232,7 @@ class Load:
             outcome.replayed += taken.replayed
             outcome.reconnects += taken.reconnects
             outcome.resets += taken.resets
-            outcome.away_seconds += taken.away_seconds
+            outcome.away += taken.away
             outcome.frames_a_second = max(outcome.frames_a_second, taken.frames_a_second)
         return outcome
 

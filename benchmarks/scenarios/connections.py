@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.charts import connections_chart
+from benchmarks.charts import FLOOR_FIGURE, connections_chart
+from benchmarks.floor import FRAME_BYTES_BESIDE, Writes, measure
 from benchmarks.load import Load, Meter
 from benchmarks.report import Goal, Report, merged
 from benchmarks.scenario import Options, Scenario, WrongSize
 from benchmarks.stack import Stack
-from benchmarks.traffic import Traffic
+from benchmarks.traffic import Traffic, clock
 from benchmarks.units import CORE, RATIO, SHARE
 from livefeed.limits import FRAMES_A_SECOND_MAX, KIB
 
@@ -65,13 +66,16 @@ async def run(options: Options) -> Report:
     report = Report(NAME)
     counts = _counts(sizes)
     measured: dict[int, _Measured] = {}
+    bare: dict[int, float] = {}
     for count in counts:
         options.say("starting the servers")
         async with Stack(gateways=sizes.gateways, settings=options.settings(sizes)) as stack:
             await stack.start_pool()
             await _first(stack, sizes, options)
             measured[count] = await _measure(stack, count, sizes, options, report)
+        bare[count] = await _floor(count, sizes, options, report)
     _add_totals(report, measured, sizes)
+    report.add("floor_growth", _growth(list(bare.values())), RATIO)
     report.charts.append(connections_chart(report.values()))
     return report
 
@@ -138,18 +142,39 @@ async def _measure(
     return found
 
 
+async def _floor(count: int, sizes: Sizes, options: Options, report: Report) -> float:
+    """CPU of loops that do nothing but write as much to as many, for each message."""
+    options.say("the bare write loop")
+    per_second = sizes.messages_per_second / count
+    writes = Writes(max(2, round(sizes.seconds * per_second)), per_second, _frame_bytes(options))
+    warm_up = max(2, round(sizes.warm_up_seconds * per_second))
+    bare = await measure(writes, warm_up=warm_up, connections=count, servers=sizes.gateways)
+    report.add(f"{FLOOR_FIGURE}{count}", round(bare, 2), "µs (floor)")
+    return bare
+
+
+def _frame_bytes(options: Options) -> int:
+    traffic = Traffic(options.seed, users=1, feed="many", topic=True)
+    return len(traffic.update(0, due=clock(), recorded=True)) + FRAME_BYTES_BESIDE
+
+
 def _add_totals(report: Report, measured: Mapping[int, _Measured], sizes: Sizes) -> None:
     most, every = max(measured), list(measured.values())
-    few, many = every[0].cpu_us_per_message, every[-1].cpu_us_per_message
     rss = round(every[-1].rss_kib_per_connection, 1)
     report.add("count_a_process", most // sizes.gateways, "", A_PROCESS_GOAL)
     report.add("count", most, "", COUNT_GOAL)
     report.add("rss_kib_per_connection", rss, "KiB", RSS_GOAL)
-    report.add("cpu_growth", round(many / few, 3) if few else 0.0, RATIO, GROWTH_GOAL)
-    cpu = _deviation([one.cpu_us_per_message for one in every])
+    costs = [one.cpu_us_per_message for one in every]
+    report.add("cpu_growth", _growth(costs), RATIO, GROWTH_GOAL)
+    cpu = _deviation(costs)
     report.add("cpu_deviation", cpu, SHARE, DEVIATION_GOAL)
     memory = _deviation([one.rss_kib_per_connection for one in every])
     report.add("rss_deviation", memory, SHARE, DEVIATION_GOAL)
+
+
+def _growth(costs: Sequence[float]) -> float:
+    """By how much the last costs more than the first."""
+    return round(costs[-1] / costs[0], 3) if costs[0] else 0.0
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -6,22 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks import floor
+from benchmarks.floor import FRAME_BYTES_BESIDE, Writes, measure
 from benchmarks.load import Load, Meter
-from benchmarks.load_process import LoadProcess
-from benchmarks.measure import usage_of
 from benchmarks.report import Goal, Report
 from benchmarks.scenario import Options, Scenario
 from benchmarks.stack import Stack
 from benchmarks.traffic import Traffic, clock
 from benchmarks.units import CORE, RATIO
-from livefeed.adapters.embedded import free_port
 
 NAME: Final = "fanout"
 FLOOR_RATIO_GOAL: Final = Goal("≤", 1.25)
-FRAME_BYTES_BESIDE: Final = 390
-"""Of a frame beside the update that it carries: its other fields, and the update's public ones."""
-CONNECT_SECONDS_MAX: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,10 @@ async def run(options: Options) -> Report:
         options.say(f"connecting {sizes.connections:,} clients")
         async with Load(stack, traffic, connections=sizes.connections) as load:
             cost = await _gateway(stack, load, sizes, options, report)
-    bare = await _floor(traffic, sizes, options)
+    options.say("the bare write loop")
+    size = len(traffic.update(0, due=clock(), recorded=True)) + FRAME_BYTES_BESIDE
+    writes = Writes(sizes.updates, sizes.per_second, size)
+    bare = await measure(writes, warm_up=sizes.warm_up, connections=sizes.connections)
     report.add("floor_cpu_us_per_message", round(bare, 2), "µs (floor)")
     report.add("floor_ratio", round(cost / bare, 3) if bare else 0.0, RATIO, FLOOR_RATIO_GOAL)
     return report
@@ -81,28 +78,6 @@ async def _gateway(
     used.add_to(report)
     report.notes += outcome.notes()
     return cost
-
-
-async def _floor(traffic: Traffic, sizes: Sizes, options: Options) -> float:
-    """CPU of a bare loop in µs for each frame that a client has read."""
-    options.say("the bare write loop")
-    port, connections = free_port(), sizes.connections
-    update = traffic.update(0, due=clock(), recorded=True)
-    size = len(update) + FRAME_BYTES_BESIDE
-    frames = 0
-    async with LoadProcess(floor.serve, port) as server:
-        await server.receive()
-        async with LoadProcess(floor.count, port, connections) as clients:
-            await clients.receive(timeout_seconds=CONNECT_SECONDS_MAX)
-            used = 0.0
-            for count in (sizes.warm_up, sizes.updates):
-                before = usage_of([server.pid]).cpu_seconds
-                server.send(floor.Writes(count, sizes.per_second, size))
-                frames += await server.receive()
-                clients.send(floor.Arrived(frames, CONNECT_SECONDS_MAX))
-                await clients.receive(timeout_seconds=CONNECT_SECONDS_MAX + 10)
-                used = usage_of([server.pid]).cpu_seconds - before
-    return used / (sizes.updates * connections) * 1e6
 
 
 SCENARIO: Final = Scenario(

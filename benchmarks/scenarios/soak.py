@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.chaos import Chaos, plan
 from benchmarks.charts import soak_chart
+from benchmarks.crowd import Away
 from benchmarks.drain import drain
 from benchmarks.load import Load, Meter, Outcome, together
 from benchmarks.measure import slope
@@ -157,6 +158,7 @@ async def _chaos(this: _Run, seconds: float) -> None:
     broken = sum(report.faults.values())
     report.add("broken_invariants", broken, "", BROKEN_GOAL)
     _add_reliability(report, outcome, late, seconds * sizes.connections)
+    _add_away(report, [*outcome.away, *late.away], chaos)
     report.add("blows", len(chaos.struck))
     marks = [(at, str(blow)) for at, blow in chaos.struck]
     report.charts.append(soak_chart(outcome, marks, this.rss))
@@ -187,7 +189,7 @@ def _add_reliability(
     latencies = {
         lane: together([one, late.latencies[lane]]) for lane, one in outcome.latencies.items()
     }
-    away = outcome.away_seconds + late.away_seconds
+    away = sum(one.seconds for one in (*outcome.away, *late.away))
     report.add("reliability", round(1 - away / client_seconds, 5), SHARE, RELIABILITY_GOAL)
     wanted = outcome.published.accepted + len(outcome.published.unknown)
     within = sum(one.share_within(PROMISED_SECONDS) * one.count for one in latencies.values())
@@ -204,6 +206,18 @@ def _add_reliability(
     report.add("deliveries", outcome.deliveries + late.deliveries)
     report.add("replayed", outcome.replayed + late.replayed)
     report.add("reconnects", outcome.reconnects + late.reconnects)
+
+
+def _add_away(report: Report, away: Sequence[Away], chaos: Chaos) -> None:
+    """Which blows had clients away, and for how long, all of them together."""
+    by_blow: dict[str, list[float]] = defaultdict(list)
+    for one in away:
+        blow = chaos.blow_before(one.since)
+        by_blow[f"{blow.deed}_{blow.part}" if blow else "before"].append(one.seconds)
+    for name, seconds in sorted(by_blow.items()):
+        report.add(f"away_clients_{name}", len(seconds))
+        report.add(f"away_seconds_{name}", round(sum(seconds), 1), "s (all clients)")
+        report.add(f"away_longest_seconds_{name}", round(max(seconds), 2), "s (longest)")
 
 
 SCENARIO: Final = Scenario(
