@@ -103,6 +103,8 @@ class _Clients:
         self._away_since: dict[int, int] = {}
         """By client: when its connection ended, until it is caught up again."""
         self._away = False
+        self._told_seconds: dict[int, float] = {}
+        """By client: when it shall come back, as a `reconnect` said."""
         self._spread_seconds = 1.0
         self._misbehaving = False
         self._unread: list[tuple[int, Client, bytes, int]] = []
@@ -208,6 +210,8 @@ class _Clients:
                 self._caught_up_seconds.record(time.perf_counter() - self._came_back_at)
             if len(self._caught_up) == len(self._inboxes):
                 self._all_caught_up.set()
+        elif frame.after_milliseconds is not None:
+            self._told_seconds[index] = frame.after_milliseconds / 1e3
         elif frame.type == "connection_established":
             if index in self._epochs:
                 client.send(self._subscribe(index))
@@ -284,7 +288,8 @@ class _Clients:
         for attempt in itertools.count():
             # As `connect` spreads them at first; a gateway that is away is left to the next one.
             port = self._crowd.ports[(index + attempt) % len(self._crowd.ports)]
-            await asyncio.sleep(self._random.random() * self._spread_seconds)
+            spread_seconds = self._random.random() * self._spread_seconds
+            await asyncio.sleep(self._told_seconds.pop(index, spread_seconds))
             client = Client(
                 lambda client, payload: self._on_frame(index, client, payload),
                 host=HOST,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from livefeed.subjects import Lane
 
@@ -43,6 +43,7 @@ class Frame(Struct):
     cursor: dict[str, int] = {}
     replay: bool = False
     epoch: str = ""
+    after_milliseconds: int | None = field(default=None, name="afterMs")
 
 
 decode_frame = msgspec.json.Decoder(Frame).decode

@@ -17,7 +17,9 @@ from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
 from livefeed.channel import feed_of, topic_channel
+from livefeed.errors import Unavailable
 from livefeed.filters import Types
+from livefeed.limits import SETTLE_SECONDS_MAX, SETTLE_SILENT_SECONDS
 from livefeed.messages import LiveChannel, decode_live_message
 from livefeed.pace import Recent
 
@@ -39,6 +41,8 @@ class Hub:
         self._settled = 0
         """Subscriptions that were sent, and how many of them the server knows."""
         self._settling = asyncio.Lock()
+        self._silent_until = 0.0
+        """The server did not answer: until then nobody else waits for it."""
         self.batches = 0
         self.foreign = 0
         """Messages on our subjects that are no live batches."""
@@ -107,14 +111,25 @@ class Hub:
         """Return when the server knows every subscription: later commits are pushed here.
 
         Without a server nothing is pushed at all: heads are compared when it is back.
+
+        Raises:
+            Exception: It does not answer, or did not a moment ago; pushes may be missed until it
+                does.
         """
         if not self._nats.is_connected:
             return
         wanted = self._sent
         async with self._settling:
             if self._settled < wanted:
+                if self._clock() < self._silent_until:
+                    raise Unavailable("nats", "it did not answer a moment ago")
                 sent = self._sent
-                await self._nats.flush(2)
+                try:
+                    await self._nats.flush(SETTLE_SECONDS_MAX)
+                except Exception:
+                    # One wait of many catch-ups, and not one of each after the other.
+                    self._silent_until = self._clock() + SETTLE_SILENT_SECONDS
+                    raise
                 self._settled = sent
 
     def _on_live(self, subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:

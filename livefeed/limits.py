@@ -158,6 +158,11 @@ HIDDEN_FRAMES_BURST: Final = 4
 """As many of them may follow each other at once when there was nothing to send for long."""
 GATHERED_BYTES_MAX: Final = 16 * MIB
 """Most bytes of one gathered read: its channels share them."""
+SETTLE_SECONDS_MAX: Final = 2
+"""How long a catch-up waits for NATS to know what the gateway listens to; then it reads the log,
+and heads are compared later."""
+SETTLE_SILENT_SECONDS: Final = 5.0
+"""After such a wait was in vain: for how long no other catch-up waits."""
 HEAD_CHECK_SECONDS: Final = 15.0
 """How often a connection's positions are compared with the heads, spread over connections."""
 HEAD_CHECK_FIRST_SECONDS: Final = 1.0

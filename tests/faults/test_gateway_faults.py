@@ -4,7 +4,9 @@ The bounds are those of docs/operations/faults.md; what was measured is printed.
 """
 
 import asyncio
+import os
 import random
+import signal
 import time
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ from tests.faults.test_outages import (
     USERS,
     CarefulPublisher,
     has_kept,
+    kept_update,
     shown,
 )
 from tests.integration.test_order_end_to_end import expected
@@ -25,6 +28,8 @@ KILLED_SECONDS = 10.0
 """From the kill of a gateway until its clients are caught up at the next one, its start with it."""
 REPLICA_SECONDS = 3.0
 """How long a catch-up may take while the replica hangs."""
+SILENT_SECONDS = 10.0
+"""How long a dozen clients need, one after the other, to be caught up while NATS says nothing."""
 FAILED_OVER_SECONDS = 20.0
 """From the order to promote until clients were reset and are caught up."""
 
@@ -101,6 +106,31 @@ async def test_a_killed_gateway_and_nats_away(own_stack: Stack, own_servers: Own
     for reader, connects in [*((one, 2) for one in traffic.readers.values()), (newcomer, 1)]:
         assert len(reader.frames_of("connection_established")) == connects
         assert reader.frames_of("reset") == []
+
+
+async def test_nats_says_nothing(own_stack: Stack, own_servers: OwnServers) -> None:
+    """Not each catch-up waits for it: one does, and all are given what the log has."""
+    await own_stack.start_gateway()
+    await own_stack.start_pool(worker_processes_max=2)
+    # Of users whom the gateway does not listen to yet.
+    users = [f"user{number}" for number in range(12)]
+    await own_stack.publish([kept_update(user) for user in users], "high")
+    await own_stack.settled()
+    traffic = Traffic(own_stack)
+    await traffic.flows()
+    began_at = time.monotonic()
+    os.kill(own_servers.nats.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(SILENT_SECONDS + BUSY_COMPUTER_SECONDS):
+            for user in users:
+                newcomer = own_stack.follow(user)
+                await newcomer.caught_up(seconds=SILENT_SECONDS)
+                assert has_kept(newcomer)
+                await newcomer.aclose()
+    finally:
+        os.kill(own_servers.nats.pid, signal.SIGCONT)
+    print(f"nats silent: twelve newcomers are caught up in {time.monotonic() - began_at:.1f} s")
+    await traffic.ends_exact()
 
 
 @pytest.mark.timeout(180)

@@ -67,8 +67,7 @@ class CarefulPublisher:
 
     async def _run(self) -> None:
         for user in USERS:
-            kept = update(user=user, feed="home", kind="new_content", content={"id": KEPT, "n": 0})
-            await self.publish(user, kept, "high")
+            await self.publish(user, kept_update(user), "high")
         number = 0
         while not self._stopped:
             if not self._flows.is_set():
@@ -87,6 +86,11 @@ def shown(reader: Follower) -> list[tuple[str, Any, Any]]:
         (item.id, item.content["n"], item.engagement["n"] if item.engagement else None)
         for item in reader.items("home")
     ]
+
+
+def kept_update(user: str) -> dict[str, Any]:
+    """What gives a user the item that is kept."""
+    return update(user=user, feed="home", kind="new_content", content={"id": KEPT, "n": 0})
 
 
 def has_kept(reader: Follower) -> bool:
