@@ -9,6 +9,7 @@ A part stands in a page between `<!-- generated: NAME -->` and `<!-- end: NAME -
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import itertools
 import json
@@ -22,7 +23,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 ROOT: Final = Path(__file__).resolve().parents[1]
 PREFIX: Final = "LIVEFEED_"
 
-for folder in (ROOT / "clients" / "python", ROOT):
+for folder in (ROOT / "clients" / "python", ROOT / "docs", ROOT):
     sys.path.insert(0, str(folder))
 
 
@@ -138,6 +139,35 @@ def steps_table() -> str:
     return table(["Level", "Samples in a row that lead to it", below], rows)
 
 
+def contract_text() -> str:
+    """What Terraform has to know of the code."""
+    return str(importlib.import_module("infrastructure").contract_text())
+
+
+def inputs_table(folder: Path) -> str:
+    """The inputs of a module of Terraform."""
+    rows = importlib.import_module("infrastructure").inputs_rows(folder)
+    return table(["Name", "Description", "Type", "Default"], rows)
+
+
+def outputs_table(folder: Path) -> str:
+    """The outputs of a module of Terraform."""
+    rows = importlib.import_module("infrastructure").outputs_rows(folder)
+    return table(["Name", "Description"], rows)
+
+
+def module_pages() -> dict[str, dict[str, Callable[[], str]]]:
+    """The page of every module of Terraform, with its generated parts."""
+    folders = importlib.import_module("infrastructure").module_folders(ROOT)
+    return {
+        f"{folder.relative_to(ROOT).as_posix()}/README.md": {
+            "inputs": functools.partial(inputs_table, folder),
+            "outputs": functools.partial(outputs_table, folder),
+        }
+        for folder in folders
+    }
+
+
 def schema_text() -> str:
     """The JSON Schema of an update."""
     schema = importlib.import_module("livefeed.update").update_schema()
@@ -169,6 +199,7 @@ PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     },
 }
 FILES: Final[dict[str, Callable[[], str]]] = {
+    "infra/terraform/contract.json": contract_text,
     "docs/schema/update.schema.json": schema_text,
     "docs/connections.svg": connections_chart,
 }
@@ -187,7 +218,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def pages() -> Iterator[tuple[str, str]]:
     """Every file that has generated parts, as it should be."""
-    for path, parts in PARTS.items():
+    for path, parts in {**PARTS, **module_pages()}.items():
         text = read(path)
         for name, make in parts.items():
             text = put(path, text, name, make())

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cached_property
 from ipaddress import ip_network
 from typing import Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,7 +19,6 @@ from livefeed.limits import (
     CACHE_FRESH_SECONDS_MAX,
     CACHE_MEMORY_BYTES_MAX,
     CACHE_MEMORY_FRESH_SECONDS,
-    CACHE_SHARED_FRESH_SECONDS,
     LANE_MESSAGE_BYTES_MAX,
     LOAD_SAMPLE_SECONDS,
     MIB,
@@ -28,7 +26,9 @@ from livefeed.limits import (
     WORKER_MEMORY_BYTES_MAX,
 )
 from livefeed.load import with_bounds
+from livefeed.nats_access import NatsAccess
 from livefeed.redis_url import check_redis_url
+from livefeed.settings_checks import check_database_urls, check_key_source, check_page_seconds
 
 SECRET_BYTES_MIN = 32
 
@@ -41,6 +41,23 @@ class Settings(BaseSettings):
     )
 
     nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas.")
+    nats_nkey_seed: str | None = Field(
+        None,
+        description="Seed of the NKEY that NATS knows this process by, or the path of a file with "
+        "it. A server without roles asks for none.",
+        repr=False,
+    )
+    nats_inbox_prefix: str = Field(
+        "_INBOX",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Below which subject answers of NATS come; a role has one that no other may "
+        "read, such as `_INBOX_gateway`.",
+    )
+    nats_ca_file: str | None = Field(
+        None,
+        description="Path of the certificates that NATS servers' must be signed by, for `tls://`; "
+        "without it those that the system trusts.",
+    )
     nats_monitor_url: str | None = Field(
         None,
         description="HTTP monitoring address of the NATS server; `doctor` reads the real "
@@ -301,6 +318,15 @@ class Settings(BaseSettings):
         """The NATS servers one by one."""
         return [server.strip() for server in self.nats_url.split(",")]
 
+    @property
+    def nats_access(self) -> NatsAccess:
+        """How this process shows NATS who it is, and knows NATS."""
+        return NatsAccess(
+            nkey_seed=self.nats_nkey_seed,
+            inbox_prefix=self.nats_inbox_prefix,
+            ca_file=self.nats_ca_file,
+        )
+
     @cached_property
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks of our own proxies."""
@@ -319,7 +345,7 @@ class Settings(BaseSettings):
                 f"{self.jwt_algorithm} needs LIVEFEED_JWT_PUBLIC_KEY or LIVEFEED_JWKS_URL"
             )
         if self.jwks_url is not None:
-            self._check_key_source(self.jwks_url)
+            check_key_source(self.jwks_url, has_public_key=self.jwt_public_key is not None)
         try:
             with_bounds(self.load_thresholds)
         except ValueError as error:
@@ -331,7 +357,7 @@ class Settings(BaseSettings):
                 "LIVEFEED_WORKER_IDLE_SECONDS must not exceed LIVEFEED_WORKER_LIFE_SECONDS"
             )
         self._check_servers()
-        self._check_pages()
+        check_page_seconds(kept=self.feed_source_pages_seconds, fresh=self.snapshot_fresh_seconds)
         try:
             list(map(ip_network, self.trusted_proxies))
         except ValueError as error:
@@ -344,37 +370,12 @@ class Settings(BaseSettings):
                 check_redis_url(self.redis_url)
             except ValueError as error:
                 raise ValueError(f"LIVEFEED_REDIS_URL {error}") from error
-        named = [("LIVEFEED_DATABASE_URL", self.database_url)]
-        named += [("each of LIVEFEED_REPLICA_URLS", url) for url in self.replica_urls]
-        for name, url in named:
-            if urlsplit(url).scheme not in {"postgresql", "postgres"}:
-                raise ValueError(f"{name} must start with postgresql://")
-        if len(set(self.replica_urls)) < len(self.replica_urls):
-            raise ValueError("LIVEFEED_REPLICA_URLS names a replica twice")
+        check_database_urls(self.database_url, self.replica_urls)
         if self.database_wait_seconds >= self.database_timeout_seconds:
             # Else who waits for a connection has no time left to use it.
             raise ValueError(
                 "LIVEFEED_DATABASE_WAIT_SECONDS must be less than LIVEFEED_DATABASE_TIMEOUT_SECONDS"
             )
-
-    def _check_pages(self) -> None:
-        factor = CACHE_SHARED_FRESH_SECONDS / CACHE_MEMORY_FRESH_SECONDS
-        kept, shared = self.feed_source_pages_seconds, factor * self.snapshot_fresh_seconds
-        if kept and (not shared or kept <= shared):
-            raise ValueError(
-                "LIVEFEED_FEED_SOURCE_PAGES_SECONDS must be 0, or more than five times "
-                "LIVEFEED_SNAPSHOT_FRESH_SECONDS, which must not be 0"
-            )
-
-    def _check_key_source(self, location: str) -> None:
-        if self.jwt_public_key is not None:
-            raise ValueError("set LIVEFEED_JWT_PUBLIC_KEY or LIVEFEED_JWKS_URL, not both")
-        url = urlsplit(location)
-        if url.scheme == "http" and url.hostname not in {"127.0.0.1", "::1", "localhost"}:
-            # Whoever is on the way could put keys of their own there.
-            raise ValueError("LIVEFEED_JWKS_URL must be https, or http on the loopback")
-        if "://" in location and (url.scheme not in {"http", "https"} or not url.hostname):
-            raise ValueError("LIVEFEED_JWKS_URL must be an https URL or the path of a file")
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
-from livefeed.adapters.cache.nats_kv import BUCKET
 from livefeed.adapters.embedded import NatsServer
 from livefeed.limits import KIB
+from livefeed.nats_roles import CACHE_BUCKET
 from tests.proxies import NatsProxy, RecordingProxy, RedisProxy
 from tests.redis_server import RedisServer
 from tests.servers import OwnServers, connected, until
@@ -69,7 +69,7 @@ class NatsLevel(SharedLevel):
         self.server: NatsServer = servers.nats
 
     def proxy(self) -> RecordingProxy:
-        return NatsProxy(self.server.port, BUCKET)
+        return NatsProxy(self.server.port, CACHE_BUCKET)
 
     def settings(self, port: int | None = None) -> dict[str, Any]:
         return {"nats_url": f"nats://127.0.0.1:{port or self.server.port}"}
@@ -89,12 +89,12 @@ class NatsLevel(SharedLevel):
 
             async def there() -> bool:
                 with suppress(NotFoundError):
-                    return bool(await jetstream.stream_info(f"KV_{BUCKET}"))
+                    return bool(await jetstream.stream_info(f"KV_{CACHE_BUCKET}"))
                 return False
 
             # A server that was killed has forgotten it, and the next page that is made makes it.
             await until(there, what="the bucket is there")
-            config = (await jetstream.stream_info(f"KV_{BUCKET}")).config
+            config = (await jetstream.stream_info(f"KV_{CACHE_BUCKET}")).config
             before = config.max_bytes
             await jetstream.update_stream(config.evolve(max_bytes=wanted))
             assert before is not None

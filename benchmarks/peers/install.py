@@ -6,6 +6,7 @@ They go into a folder of the user's cache, named by what is locked; nothing of t
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import shutil
@@ -20,22 +21,22 @@ from livefeed.adapters.process import Launch, run
 from livefeed.errors import Unavailable
 
 HERE: Final = Path(__file__).parent
-INSTALL_SECONDS_MAX: Final = 180.0
+INSTALL_SECONDS_MAX: Final = 300.0
 NPM_FILES: Final = ("package.json", "package-lock.json")
 
 Fill = Callable[[Path], Awaitable[None]]
 
 
-async def npm_packages(name: str) -> Path:
-    """The `node_modules` that a folder of peers locks; raises Missing."""
-    npm, files = find_program("npm", "nodejs npm"), [HERE / name / file for file in NPM_FILES]
+async def npm_packages(locks: Path) -> Path:
+    """The `node_modules` that a folder locks; raises Missing."""
+    npm, files = find_program("npm", "nodejs npm"), [locks / file for file in NPM_FILES]
 
     async def fill(folder: Path) -> None:
         for file in files:
             shutil.copy(file, folder)
         await _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
 
-    return await _made(name, files, fill) / "node_modules"
+    return await _made(locks.name, files, fill) / "node_modules"
 
 
 async def python_packages(name: str) -> Path:
@@ -68,22 +69,22 @@ async def _made(name: str, locked: Sequence[Path], fill: Fill) -> Path:
     if done.is_dir():
         return done
     cache.mkdir(parents=True, exist_ok=True)
-    # Filled beside it and renamed: what is there is whole, also when two runs make it at once.
-    making = Path(tempfile.mkdtemp(dir=cache, prefix=f"{name}-"))
-    try:
-        await fill(making)
-        _rename(making, done)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
+    with (cache / f"{done.name}.lock").open("w") as lock:
+        # Whoever comes meanwhile waits for it: some take a minute of all cores.
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        if not done.is_dir():
+            await _make(done, fill)
     return done
 
 
-def _rename(making: Path, done: Path) -> None:
+async def _make(done: Path, fill: Fill) -> None:
+    # Filled beside it and renamed: what is there is whole.
+    making = Path(tempfile.mkdtemp(dir=done.parent, prefix=f"{done.name}-"))
     try:
-        making.rename(done)
-    except OSError:
-        if not done.is_dir():  # Else another run was faster.
-            raise
+        await fill(making)
+        await asyncio.to_thread(making.rename, done)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
 
 
 async def _run(argv: Sequence[str], folder: Path) -> None:

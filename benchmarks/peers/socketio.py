@@ -49,7 +49,7 @@ class SocketIoPeer(ServerPeer):
 
     async def prepare(self) -> str:
         node = find_program("node", NODE_PACKAGES)
-        self._modules = await npm_packages("socketio")
+        self._modules = await npm_packages(HERE / "socketio")
         package = (self._modules / "socket.io" / "package.json").read_bytes()
         version = msgspec.json.decode(package)["version"]
         native = "with" if (self._modules / "bufferutil" / "prebuilds").is_dir() else "without"

@@ -12,7 +12,7 @@ from livefeed.cli.environment import command_settings
 from livefeed.node_settings import NodeSettings, load_node_settings
 from livefeed.settings import Settings
 
-SECRETS = {"jwt_secret", "jwt_private_key"}
+SECRETS = {"jwt_secret", "jwt_private_key", "nats_nkey_seed"}
 URLS = {"nats_url", "database_url", "replica_urls", "redis_url"}
 
 

@@ -100,7 +100,10 @@ async def _nats(settings: Settings) -> list[Check]:
     )
     try:
         connection = await connect(
-            settings.nats_servers, name="livefeed-doctor", seconds_max=CONNECT_SECONDS_MAX
+            settings.nats_servers,
+            name="livefeed-doctor",
+            access=settings.nats_access,
+            seconds_max=CONNECT_SECONDS_MAX,
         )
     except Unavailable as error:
         parts: list[Part] = ["broker", "streams", "consumers", "dead_letters", "workers"]

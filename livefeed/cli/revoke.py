@@ -68,7 +68,10 @@ async def _announced(settings: Settings, revocation: Revocation) -> bool:
     """Tell the gateways; returns whether NATS took it."""
     try:
         connection = await connect(
-            settings.nats_servers, name=APPLICATION, seconds_max=NATS_SECONDS_MAX
+            settings.nats_servers,
+            name=APPLICATION,
+            access=settings.nats_access,
+            seconds_max=NATS_SECONDS_MAX,
         )
     except Unavailable:
         return False

@@ -87,7 +87,7 @@ def leave_now(number: signal.Signals) -> None:
 @contextlib.asynccontextmanager
 async def nats_connection(settings: Settings, name: str) -> AsyncIterator[Connection]:
     """A connection for a command's time."""
-    connection = await connect(settings.nats_servers, name=name)
+    connection = await connect(settings.nats_servers, name=name, access=settings.nats_access)
     try:
         yield connection
     finally:

@@ -21,8 +21,8 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from livefeed.adapters.cache.nats_kv import BUCKET
 from livefeed.limits import CACHE_FAILURES_MAX, CACHE_MEMORY_ENTRIES_MAX, MIB
+from livefeed.nats_roles import CACHE_BUCKET
 from livefeed.update import KINDS
 from tests.flood_of_keys import Flood, Outcome
 from tests.read_load import Kept
@@ -71,7 +71,7 @@ async def test_the_caches_and_nats_stay_as_large_as_they_are(nats: str) -> None:
     wanted = Flood(12_000, 4_000, 1 * MIB, 1 * MIB, nats)
     check(wanted, await outcome_of(wanted))
     async with connected(nats) as connection:
-        state = (await connection.jetstream().stream_info(f"KV_{BUCKET}")).state
+        state = (await connection.jetstream().stream_info(f"KV_{CACHE_BUCKET}")).state
     assert state.bytes <= wanted.shared_bytes_max
     assert state.messages < state.last_seq - 1_000
 

@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers import ROOT
-from tests.tools import python_environment
+from tests.tools import command
 
 
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a tool, whatever its exit code."""
-    program = python_environment("workflows") / "bin" / name
-    assert program.exists(), f"{name} is not in requirements/workflows.txt"
-    # Scripts of a renamed environment name its old interpreter; binaries are as they are.
-    head = program.read_bytes()[:2]
-    python = [str(program.with_name("python"))] if head == b"#!" else []
     return subprocess.run(
-        [*python, str(program), *map(str, arguments)],
+        [*command("workflows", name), *map(str, arguments)],
         capture_output=True,
         check=False,
         cwd=ROOT,
@@ -35,9 +30,9 @@ def passes(done: subprocess.CompletedProcess[str]) -> None:
 
 def read_by(code: str, path: Path) -> Any:
     """What a line of Python prints of a file as JSON, with the tools' own libraries."""
-    python = python_environment("workflows") / "bin" / "python"
+    python = command("workflows", "python")
     done = subprocess.run(
-        [str(python), "-c", code, str(path)], capture_output=True, check=True, text=True, timeout=60
+        [*python, "-c", code, str(path)], capture_output=True, check=True, text=True, timeout=60
     )
     return json.loads(done.stdout)
 

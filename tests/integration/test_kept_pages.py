@@ -17,10 +17,10 @@ import pytest
 from livefeed_client import Item, Snapshot, fetch_snapshot
 from nats.js.errors import NotFoundError
 
-from livefeed.adapters.cache.nats_kv import BUCKET
 from livefeed.adapters.embedded import PostgresServer
 from livefeed.cli.feed_sources import pages_of_source
 from livefeed.errors import Misconfigured
+from livefeed.nats_roles import CACHE_BUCKET
 from livefeed.settings import load_settings
 from tests.inner_gateway import InnerGateway, inner_gateway
 from tests.servers import OwnServers, Process, Stack, frozen, until, update
@@ -112,7 +112,7 @@ class Kept:
     async def empty_shared(self) -> None:
         """Take everything out of the bucket that gateways share."""
         with contextlib.suppress(NotFoundError):
-            await (await self.stack.nats()).jetstream().purge_stream(f"KV_{BUCKET}")
+            await (await self.stack.nats()).jetstream().purge_stream(f"KV_{CACHE_BUCKET}")
 
 
 def ids(answer: httpx.Response) -> list[str]:

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from livefeed.cli.config import URLS, _shown
+from livefeed.cli.config import SECRETS, URLS, _shown
 from livefeed.errors import Misconfigured
 from livefeed.limits import REPLICAS_MAX
 from livefeed.settings import Settings, load_settings
 
 URL = "postgresql://livefeed:hush@db{}:5432/livefeed"
+
+
+def test_a_seed_is_never_shown() -> None:
+    """The NKEY of a process is as secret as a password; its inbox prefix is a part of subjects."""
+    settings = load_settings(nats_nkey_seed="SUHUSH", nats_inbox_prefix="_INBOX_gateway")
+    assert "HUSH" not in repr(settings)
+    assert "HUSH" not in repr(settings.nats_access)
+    assert settings.nats_access.inbox_prefix == "_INBOX_gateway"
+    for prefix in ("", "a.b", "a*", ">", "a b"):
+        with pytest.raises(Misconfigured, match="LIVEFEED_NATS_INBOX_PREFIX"):
+            load_settings(nats_inbox_prefix=prefix)
+
+
+def test_what_is_hidden_in_settings_is_hidden_by_config() -> None:
+    """`livefeed config` shows no secret: neither whole, nor inside a URL."""
+    hidden = {name for name, field in Settings.model_fields.items() if field.repr is False}
+    assert hidden <= SECRETS | URLS
+    assert "HUSH" not in str(_shown("nats_nkey_seed", "SUHUSH"))
 
 
 def test_replicas_come_as_a_json_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,7 @@ def test_no_stray_text() -> None:
 
 def test_actions_are_pinned_by_commit() -> None:
     """A workflow names each action by its commit, with the version that it was: tags can move."""
-    pinned = re.compile(r"uses: [\w./-]+@[0-9a-f]{40} # v\d")
+    pinned = re.compile(r"uses: (?:[\w./-]+@[0-9a-f]{40} # v\d|[.]/)")
     assert_none(
         f"{path}:{number}: {line.strip()}: name the commit, and behind it the version"
         for path in tracked()

@@ -28,8 +28,8 @@ from livefeed.limits import (
     CACHE_SHARED_VALUE_BYTES_MAX,
     KIB,
 )
+from livefeed.nats_roles import CACHE_BUCKET
 
-BUCKET: Final = "feed_cache"
 BUCKET_SECONDS_MAX: Final = 5.0
 """How long making or mending the bucket may take; nobody waits for it for so long."""
 HEADERS_BYTES_MAX: Final = 1 * KIB
@@ -74,7 +74,7 @@ class NatsKvCache(BytesCache):
         self,
         connection: Connection,
         *,
-        bucket: str = BUCKET,
+        bucket: str = CACHE_BUCKET,
         bytes_max: int = CACHE_SHARED_BYTES_MAX,
         replicas: int = 1,
     ) -> None:

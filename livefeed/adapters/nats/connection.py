@@ -16,8 +16,10 @@ from typing import Any, Final
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from livefeed.adapters.nats.access import access_options
 from livefeed.errors import Unavailable
 from livefeed.limits import MIB
+from livefeed.nats_access import ANYBODY, NatsAccess
 
 logger = logging.getLogger(__name__)
 
@@ -188,12 +190,23 @@ class Connection(Client):
 
 
 async def connect(
-    servers: list[str], *, name: str, seconds_max: float = CONNECT_SECONDS_MAX
+    servers: list[str],
+    *,
+    name: str,
+    access: NatsAccess = ANYBODY,
+    seconds_max: float = CONNECT_SECONDS_MAX,
 ) -> Connection:
     """Connect, and stay connected whatever happens to the servers.
 
+    Args:
+        servers: Their URLs.
+        name: What the servers' monitoring shows.
+        access: Who we are, where they ask for it.
+        seconds_max: How long connecting may take.
+
     Raises:
-        Unavailable: When no server answers within `seconds_max`.
+        Unavailable: When no server answers within `seconds_max`, or none lets us in.
+        Misconfigured: When the seed or the certificates are none.
     """
     connection = Connection()
 
@@ -228,6 +241,7 @@ async def connect(
         "reconnected_cb": regained,
         "closed_cb": closed,
         "error_cb": failed,
+        **access_options(access),
     }
     try:
         async with asyncio.timeout(seconds_max):

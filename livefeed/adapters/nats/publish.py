@@ -76,7 +76,7 @@ class Publisher:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._prefix = f"_INBOX.{secrets.token_hex(8)}."
+        self._prefix = f"{connection.new_inbox()}."
         self._tokens = itertools.count()
         self._waiting: dict[bytes, asyncio.Future[PublishAck]] = {}
 

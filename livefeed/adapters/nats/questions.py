@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -31,7 +30,7 @@ class Questions:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._prefix = f"_INBOX.{secrets.token_hex(8)}."
+        self._prefix = f"{connection.new_inbox()}."
         self._tokens = itertools.count()
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
         self._listens = False

@@ -1,0 +1,89 @@
+mock_provider "aws" {
+  source = "../tests/mocks/aws"
+}
+
+# Nothing is applied: the bucket is protected, also from the end of a test.
+override_resource {
+  target          = aws_s3_bucket.state
+  override_during = plan
+  values          = { arn = "arn:aws:s3:::livefeed-terraform-123456789012", id = "livefeed-terraform-123456789012" }
+}
+
+override_resource {
+  target          = aws_iam_openid_connect_provider.github
+  override_during = plan
+  values          = { arn = "arn:aws:iam::123456789012:oidc-provider/mock" }
+}
+
+override_resource {
+  target          = aws_kms_key.state
+  override_during = plan
+  values          = { arn = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000", key_id = "00000000-0000-0000-0000-000000000000" }
+}
+
+variables {
+  region     = "eu-west-1"
+  repository = "example/livefeed"
+}
+
+run "workflows_are_who_they_say" {
+  command = plan
+
+  assert {
+    condition = toset(flatten([
+      for one in data.aws_iam_policy_document.trust["plan"].statement[0].condition : one.values if endswith(one.variable, ":sub")
+    ])) == toset(["repo:example/livefeed:pull_request", "repo:example/livefeed:ref:refs/heads/main"])
+    error_message = "Pull requests and the main branch plan."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for one in data.aws_iam_policy_document.trust["apply"].statement[0].condition : one.values if endswith(one.variable, ":sub")
+    ])) == toset(["repo:example/livefeed:environment:staging", "repo:example/livefeed:environment:prod"])
+    error_message = "Only jobs of an environment, which has reviewers, apply."
+  }
+
+  assert {
+    condition = alltrue(flatten([
+      for trust in data.aws_iam_policy_document.trust : [for one in trust.statement[0].condition : one.test == "StringEquals"]
+    ]))
+    error_message = "Nobody is let in by a pattern."
+  }
+}
+
+run "who_plans_writes_nothing" {
+  command = plan
+
+  assert {
+    condition = alltrue(flatten([
+      for one in data.aws_iam_policy_document.backend["plan"].statement : [
+        for resource in one.resources : endswith(resource, ".tflock")
+      ] if contains(one.actions, "s3:PutObject")
+    ]))
+    error_message = "Of the bucket it writes the lock alone."
+  }
+
+  assert {
+    condition     = toset(data.aws_iam_policy_document.no_secrets.statement[0].actions) == toset(["secretsmanager:GetSecretValue", "ssm:GetParameter*"]) && data.aws_iam_policy_document.no_secrets.statement[0].effect == "Deny"
+    error_message = "It reads no secret's value."
+  }
+}
+
+run "states_are_kept" {
+  command = plan
+
+  assert {
+    condition     = aws_s3_bucket_versioning.state.versioning_configuration[0].status == "Enabled" && aws_s3_bucket_public_access_block.state.restrict_public_buckets
+    error_message = "Each version of a state is kept, and none is public."
+  }
+}
+
+run "a_pattern_for_a_repository_is_refused" {
+  command = plan
+
+  variables {
+    repository = "example/*"
+  }
+
+  expect_failures = [var.repository]
+}

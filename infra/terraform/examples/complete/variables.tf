@@ -1,0 +1,36 @@
+variable "name" {
+  description = "Name of the deployment."
+  type        = string
+  default     = "livefeed-example"
+}
+
+variable "region" {
+  description = "Region of AWS."
+  type        = string
+  default     = "eu-west-1"
+}
+
+variable "image" {
+  description = "Container image of livefeed."
+  type        = string
+}
+
+variable "jwks_url" {
+  description = "Where the public keys of tokens are."
+  type        = string
+}
+
+variable "nats_public_keys" {
+  description = "Public key of the NKEY of each role in NATS."
+  type        = map(string)
+}
+
+variable "nats_ca_certificate" {
+  description = "Certificate that those of the NATS servers are signed by."
+  type        = string
+}
+
+variable "certificate_arn" {
+  description = "Certificate (ACM) of the name that clients connect to."
+  type        = string
+}

@@ -1,0 +1,122 @@
+locals {
+  group = "${var.name}-gateway"
+  # Balancer and target group have at most 32 characters.
+  short = trimsuffix(substr(local.group, 0, 32), "-")
+}
+
+resource "aws_launch_template" "this" {
+  name_prefix            = "${local.group}-"
+  description            = "A gateway of ${var.name}"
+  image_id               = var.ami_id
+  instance_type          = var.instance_types[0]
+  user_data              = var.user_data_base64
+  vpc_security_group_ids = [var.security_group_id]
+  update_default_version = true
+  ebs_optimized          = true
+
+  iam_instance_profile {
+    name = var.instance_profile
+  }
+
+  metadata_options {
+    http_endpoint               = "enabled"
+    http_tokens                 = "required"
+    http_put_response_hop_limit = 1
+  }
+
+  monitoring {
+    enabled = true
+  }
+
+  block_device_mappings {
+    device_name = "/dev/xvda"
+
+    ebs {
+      encrypted             = true
+      kms_key_id            = var.kms_key_arn
+      volume_type           = "gp3"
+      volume_size           = 20
+      delete_on_termination = true
+    }
+  }
+
+  tag_specifications {
+    resource_type = "instance"
+
+    tags = {
+      Name = local.group
+      Role = "gateway"
+    }
+  }
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_autoscaling_group" "this" {
+  name                      = local.group
+  min_size                  = var.size.min
+  max_size                  = var.size.max
+  vpc_zone_identifier       = var.subnet_ids
+  target_group_arns         = [aws_lb_target_group.this.arn]
+  health_check_type         = "ELB"
+  health_check_grace_period = 180
+  default_cooldown          = var.scaling.out_seconds
+  default_instance_warmup   = var.scaling.out_seconds
+  capacity_rebalance        = true
+  termination_policies      = ["OldestLaunchTemplate", "Default"]
+  enabled_metrics           = ["GroupDesiredCapacity", "GroupInServiceInstances", "GroupTerminatingInstances"]
+
+  initial_lifecycle_hook {
+    name                 = var.lifecycle_hook
+    lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
+    heartbeat_timeout    = max(var.drain.deadline + 10, 2 * var.agent_heartbeat_seconds)
+    default_result       = "CONTINUE"
+  }
+
+  mixed_instances_policy {
+    instances_distribution {
+      on_demand_base_capacity                  = var.on_demand.base
+      on_demand_percentage_above_base_capacity = var.on_demand.percentage_above
+      spot_allocation_strategy                 = "price-capacity-optimized"
+    }
+
+    launch_template {
+      launch_template_specification {
+        launch_template_id = aws_launch_template.this.id
+        version            = aws_launch_template.this.latest_version
+      }
+
+      dynamic "override" {
+        for_each = var.instance_types
+
+        content {
+          instance_type = override.value
+        }
+      }
+    }
+  }
+
+  # An update: one after the other gets a successor, and is drained when that one is healthy.
+  instance_refresh {
+    strategy = "Rolling"
+
+    preferences {
+      min_healthy_percentage = 100
+      max_healthy_percentage = 150
+      instance_warmup        = 60
+      auto_rollback          = true
+    }
+  }
+
+  tag {
+    key                 = "Name"
+    value               = local.group
+    propagate_at_launch = true
+  }
+
+  lifecycle {
+    ignore_changes = [desired_capacity]
+  }
+}

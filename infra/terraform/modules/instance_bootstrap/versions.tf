@@ -1,0 +1,4 @@
+# No provider: this module only renders text.
+terraform {
+  required_version = ">= 1.11.0, < 2.0.0"
+}

@@ -1,0 +1,62 @@
+mock_provider "aws" {
+  source = "./tests/mocks/aws"
+}
+
+variables {
+  name                = "livefeed-test"
+  region              = "eu-west-1"
+  image               = "livefeed:test"
+  access              = { jwks_url = "https://login.example.com/keys" }
+  nats_ca_certificate = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+  nats_public_keys = {
+    publisher = "UCEDLZW4DOSVWUZDWJWYHQJA5ZZDD3GBWRADIO6WD34EVDY3IFQY6HOP"
+    observer  = "UBQRUYDRBTP4RFZJRFGRRZQDJL6SDSPJQ5ZAZFRE7XV5VZ4RMDQJLOQA"
+    gateway   = "UAIZW2HZTRX5ILCRRNX4NSMTRTP24U5GRSKLI3MD7OXD75NSGYKU7WUQ"
+    worker    = "UA632U7BZUWT4P6BTIVWWO2ZMVVFIEHBKIUMVZ7SH3XDYBCGRZL7VTV4"
+    admin     = "UA2BC7TE5MP62LXPVQ6Z4YLSL6EECXKZZHGVJW2BOP27KMSSUPCQGGAW"
+  }
+}
+
+run "the_defaults_hold_together" {
+  command = apply
+
+  assert {
+    condition     = length(split(",", output.nats_url)) == 3 && startswith(output.nats_url, "tls://")
+    error_message = "There are three NATS servers, and TLS on the way to each."
+  }
+
+  assert {
+    condition     = output.autoscaling_groups.gateway == "livefeed-test-gateway"
+    error_message = "Groups are named after the deployment."
+  }
+}
+
+run "a_role_without_a_key_is_refused" {
+  command = plan
+
+  variables {
+    nats_public_keys = { publisher = "UCEDLZW4DOSVWUZDWJWYHQJA5ZZDD3GBWRADIO6WD34EVDY3IFQY6HOP" }
+  }
+
+  expect_failures = [var.nats_public_keys]
+}
+
+run "keys_of_tokens_over_http_are_refused" {
+  command = plan
+
+  variables {
+    access = { jwks_url = "http://login.example.com/keys" }
+  }
+
+  expect_failures = [var.access]
+}
+
+run "a_private_key_for_a_certificate_is_refused" {
+  command = plan
+
+  variables {
+    nats_ca_certificate = "-----BEGIN PRIVATE KEY-----\n"
+  }
+
+  expect_failures = [var.nats_ca_certificate]
+}
