@@ -154,6 +154,7 @@ module "nats" {
   security_group_id      = module.security.security_group_ids["nats"]
   kms_key_arn            = module.security.kms_key_arn
   alarm_topic_arn        = module.observability.alarm_topic_arn
+  metrics_namespace      = local.namespace
   termination_protection = var.production
   detailed_monitoring    = var.production
   nodes = {

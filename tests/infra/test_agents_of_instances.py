@@ -6,6 +6,7 @@ of Terraform's group: both are read from the state of the root's own test.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,17 +82,26 @@ def published(cloud: Cloud) -> set[Looked]:
     }
 
 
-def collected(instances: Mapping[str, Instance], directory: Path) -> set[tuple[str, str]]:
-    """What collectors publish by the group: namespace and name."""
+def collected(instances: Mapping[str, Instance], directory: Path) -> set[Looked]:
+    """What collectors publish, as their configuration says."""
     found = set()
-    for name in ("gateway", "workers"):
+    for name in ("gateway", "workers", "nats-1"):
         file = directory / f"{name}.yaml"
         file.write_text(instances[name].files["/etc/livefeed/collector.yaml"])
-        emf = yaml(file)["exporters"]["awsemf"]
-        for one in emf["metric_declarations"]:
-            if one["dimensions"] == [["AutoScalingGroupName"]]:
-                names = [text.strip("^$") for text in one["metric_name_selectors"]]
-                found |= {(emf["namespace"], each) for each in names}
+        collector = yaml(file)
+        attributes = {
+            one["key"]: one["value"] for one in collector["processors"]["resource"]["attributes"]
+        }
+        disks = collector["receivers"]["hostmetrics"]["scrapers"]["filesystem"]
+        emf = collector["exporters"]["awsemf"]
+        for declared in emf["metric_declarations"]:
+            names = [text.strip("^$") for text in declared["metric_name_selectors"]]
+            for metric, dimensions, disk in itertools.product(
+                names, declared["dimensions"], disks["include_mount_points"]["mount_points"]
+            ):
+                known = attributes | {"mountpoint": disk}
+                values = frozenset((each, known[each]) for each in dimensions)
+                found.add(Looked(emf["namespace"], metric, values))
     return found
 
 
@@ -137,8 +147,8 @@ async def test_groups_scale_by_what_agents_publish(
     )
     wanted = looked_at(resources)
     assert {LAG, CONNECTIONS} < {one.name for one in wanted}
-    others = {(one.namespace, one.name) for one in wanted - published(cloud)}
-    assert others == {(NAMESPACE, "mem_used_percent")}
+    others = wanted - published(cloud)
+    assert {one.name for one in others} == {"mem_used_percent", "disk_used_percent"}
     assert others <= collected(instances, tmp_path)
 
 

@@ -50,3 +50,20 @@ resource "aws_cloudwatch_metric_alarm" "volume" {
   alarm_actions       = [var.alarm_topic_arn]
   ok_actions          = [var.alarm_topic_arn]
 }
+
+# What is full takes no update more, and all three fill alike: each has a copy of every stream.
+resource "aws_cloudwatch_metric_alarm" "disk" {
+  alarm_name          = "${var.name}-nats-disk"
+  alarm_description   = "A disk with streams is nearly full, or no collector says how full it is: publishers are refused at the streams' bounds, and nothing at all is taken beyond the disk's. Workers may have stopped; else enlarge nats.volume."
+  namespace           = var.metrics_namespace
+  metric_name         = "disk_used_percent"
+  dimensions          = { "service.name" = "nats", mountpoint = "/var/lib/livefeed-nats" }
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 10
+  threshold           = var.disk_used_percent_max
+  comparison_operator = "GreaterThanThreshold"
+  treat_missing_data  = "breaching"
+  alarm_actions       = [var.alarm_topic_arn]
+  ok_actions          = [var.alarm_topic_arn]
+}

@@ -58,6 +58,22 @@ variable "alarm_topic_arn" {
   type        = string
 }
 
+variable "metrics_namespace" {
+  description = "CloudWatch namespace into which the collectors write disk_used_percent."
+  type        = string
+}
+
+variable "disk_used_percent_max" {
+  description = "Above this share of a disk with streams, in percent, people are told."
+  type        = number
+  default     = 80
+
+  validation {
+    condition     = var.disk_used_percent_max > 0 && var.disk_used_percent_max < 100
+    error_message = "People are told before a disk is full: 1 to 99."
+  }
+}
+
 variable "instance_type" {
   description = "Type of the instances, never on spot."
   type        = string

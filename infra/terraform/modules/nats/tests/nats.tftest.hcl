@@ -12,6 +12,7 @@ variables {
   security_group_id = "sg-0123456789abcdef0"
   kms_key_arn       = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000"
   alarm_topic_arn   = "arn:aws:sns:eu-west-1:123456789012:alarms"
+  metrics_namespace = "livefeed-test"
   nodes = {
     nats-1 = { zone = "eu-west-1a", subnet_id = "subnet-1", private_ip = "10.20.128.10", user_data_base64 = "IyE=" }
     nats-2 = { zone = "eu-west-1b", subnet_id = "subnet-2", private_ip = "10.20.144.10", user_data_base64 = "IyE=" }
@@ -46,6 +47,21 @@ run "three_servers_keep_their_places" {
     condition     = alltrue([for one in aws_cloudwatch_metric_alarm.recover : contains(one.alarm_actions, "arn:aws:automate:eu-west-1:ec2:recover")])
     error_message = "On broken hardware a server is started on other hardware."
   }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.disk.threshold == 80 && aws_cloudwatch_metric_alarm.disk.treat_missing_data == "breaching"
+    error_message = "People are told of a disk that fills, and of one of which nothing is known."
+  }
+}
+
+run "a_full_disk_is_too_late" {
+  command = plan
+
+  variables {
+    disk_used_percent_max = 100
+  }
+
+  expect_failures = [var.disk_used_percent_max]
 }
 
 run "two_zones_are_not_enough" {
