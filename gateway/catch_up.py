@@ -150,11 +150,8 @@ class CatchUp:
                     await asyncio.sleep(0)
 
     async def _pages(self, batch: Batch) -> list[Page]:
-        try:
-            # Whatever is committed after this moment is pushed; whatever was before it is read.
-            await self._hub.settle()
-        except Exception as error:  # noqa: BLE001  # the log is here all the same
-            logger.warning("pushes may be missed until NATS answers: %s", error)
+        # Whatever is committed after this moment is pushed; whatever was before it is read.
+        await self._hub.settle()
         shares = [
             PAGE_BYTES_MAX // max(len(one.asked) for one in turns) for turns in batch.values()
         ]

@@ -17,7 +17,6 @@ from livefeed import subjects
 from livefeed.adapters.nats.connection import Connection as Nats
 from livefeed.adapters.nats.connection import DirectSubscription
 from livefeed.channel import feed_of, topic_channel
-from livefeed.errors import Unavailable
 from livefeed.filters import Types
 from livefeed.limits import SETTLE_SECONDS_MAX, SETTLE_SILENT_SECONDS
 from livefeed.messages import LiveChannel, decode_live_message
@@ -32,6 +31,7 @@ class Hub:
     def __init__(self, nats: Nats, clock: Callable[[], float] = time.monotonic) -> None:
         self._nats = nats
         self._clock = clock
+        nats.when_regained(self._heard_again)
         self._subscriptions: dict[str, DirectSubscription] = {}
         self._followers: dict[str, dict[Connection, int]] = {}
         """By subject: connections, and for how many feeds each; without those in a crowd."""
@@ -42,7 +42,7 @@ class Hub:
         """Subscriptions that were sent, and how many of them the server knows."""
         self._settling = asyncio.Lock()
         self._silent_until = 0.0
-        """The server did not answer: until then nobody else waits for it."""
+        """The server did not answer: until then nobody else waits for it; 0 when it did."""
         self.batches = 0
         self.foreign = 0
         """Messages on our subjects that are no live batches."""
@@ -110,27 +110,28 @@ class Hub:
     async def settle(self) -> None:
         """Return when the server knows every subscription: later commits are pushed here.
 
-        Without a server nothing is pushed at all: heads are compared when it is back.
-
-        Raises:
-            Exception: It does not answer, or did not a moment ago; pushes may be missed until it
-                does.
+        Without a server nothing is pushed at all: heads are compared when it is back. Of one that
+        does not answer, pushes may be missed until it does: one call waits for it, those that
+        follow do not, and heads are compared as ever.
         """
         if not self._nats.is_connected:
             return
         wanted = self._sent
         async with self._settling:
-            if self._settled < wanted:
-                if self._clock() < self._silent_until:
-                    raise Unavailable("nats", "it did not answer a moment ago")
-                sent = self._sent
-                try:
-                    await self._nats.flush(SETTLE_SECONDS_MAX)
-                except Exception:
-                    # One wait of many catch-ups, and not one of each after the other.
-                    self._silent_until = self._clock() + SETTLE_SILENT_SECONDS
-                    raise
-                self._settled = sent
+            if self._settled >= wanted or self._clock() < self._silent_until:
+                return
+            sent = self._sent
+            try:
+                await self._nats.flush(SETTLE_SECONDS_MAX)
+            except Exception as error:  # noqa: BLE001  # the log is here all the same
+                if not self._silent_until:
+                    logger.warning("pushes may be missed until NATS answers: %s", error)
+                self._silent_until = self._clock() + SETTLE_SILENT_SECONDS
+            else:
+                self._settled, self._silent_until = sent, 0.0
+
+    async def _heard_again(self) -> None:
+        self._silent_until = 0.0
 
     def _on_live(self, subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
         try:

@@ -76,6 +76,9 @@ class NoNats:
     def unsubscribe_now(self, _subscription: object) -> None:
         pass
 
+    def when_regained(self, _callback: object) -> None:
+        pass
+
 
 class Pipe:
     """A socket into a client.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
 
 from livefeed import subjects
@@ -583,6 +584,52 @@ async def test_a_handler_that_fails_stops_nobody(
     connection.subscribe_direct("heard", handler)
     await until(lambda: said(connection, heard, at_least=2), what="the second message")
     assert "a message handler failed" in caplog.text
+
+
+async def test_a_late_answer_ends_nothing(own: Connection, own_servers: OwnServers) -> None:
+    """Who asked has given up when the server goes on: the connection hears as before."""
+    heard: list[bytes] = []
+    own.subscribe_direct("heard", lambda _s, _r, _h, payload: heard.append(payload))
+    await own.flush()
+    os.kill(own_servers.nats.pid, signal.SIGSTOP)
+    for _ in range(2):
+        with pytest.raises(NatsError):
+            await own.flush(1)
+    os.kill(own_servers.nats.pid, signal.SIGCONT)
+    reconnects = own.stats["reconnects"]
+    await own.flush()
+    await until(lambda: said(own, heard, at_least=1), what="a message")
+    assert own.stats["reconnects"] == reconnects
+
+
+async def test_reading_that_ends_by_a_fault_reconnects(own: Connection) -> None:
+    """nats-py ends it without a word; nothing would be heard again."""
+    heard: list[bytes] = []
+    own.subscribe_direct("heard", lambda _s, _r, _h, payload: heard.append(payload))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(own._ps, "parse", None)
+        own.send("heard", b"that nobody can read")
+        await until(lambda: own.stats["reconnects"] == 1, what="it connects again")
+    await until(lambda: said(own, heard, at_least=1), what="a message")
+
+
+async def test_a_flush_is_after_what_was_said_before(
+    own: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server reads of a subscription first, and of the ping whose answer ends the wait then."""
+    told: list[bytes] = []
+    for name in ("write", "writelines"):
+        real = getattr(own._transport, name)
+
+        def spied(given: Any, real: Any = real) -> None:
+            told.append(given if isinstance(given, bytes) else b"".join(given))
+            real(given)
+
+        monkeypatch.setattr(own._transport, name, spied)
+    own.subscribe_direct("heard", lambda *_: None)
+    await own.flush()
+    wire = b"".join(told)
+    assert -1 < wire.find(b"SUB heard") < wire.find(b"PING")
 
 
 async def test_what_waits_for_the_socket_is_bounded(

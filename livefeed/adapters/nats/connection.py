@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS_MAX: Final = 10.0
 PING_SECONDS: Final = 10
+FLUSH_SECONDS_MAX: Final = 10
 RECONNECT_WAIT_SECONDS: Final = 0.25
 OUTBOUND_BYTES_MAX: Final = 32 * MIB
 """Bytes that wait for the socket; above it `send` refuses instead of growing."""
@@ -94,13 +95,22 @@ class Connection(Client):
         self._tell(b"UNSUB %d\r\n" % subscription._id)  # noqa: SLF001
         # Without a connection nothing can come either.
         if self.is_connected:
-            # nats-py's ping overtakes what waits for the socket: its answer would come while
-            # messages still do.
-            self._transport.writelines(self._pending)  # type: ignore[union-attr]
-            self._pending, self._pending_data_size = [], 0
             with contextlib.suppress(NatsError):
                 await self.flush(2)
         self._forget(subscription)
+
+    async def flush(self, timeout: int = FLUSH_SECONDS_MAX) -> None:  # noqa: ASYNC109  # nats-py's
+        """Return when the server has handled all that was said until now.
+
+        Raises:
+            NatsError: It does not say so in time, or there is none.
+        """
+        if self.is_connected and self._transport is not None:
+            # nats-py's ping overtakes what waits for the socket: its answer would come before the
+            # server knows of a subscription, or while messages of one that has ended still do.
+            self._transport.writelines(self._pending)
+            self._pending, self._pending_data_size = [], 0
+        await super().flush(timeout)
 
     def send(
         self,
@@ -148,6 +158,19 @@ class Connection(Client):
             self._transport.close()  # type: ignore[no-untyped-call]
         kept = [one for one in self._pending if not one.startswith((b"SUB ", b"UNSUB "))]
         self._pending, self._pending_data_size = kept, sum(map(len, kept))
+
+    async def _process_pong(self) -> None:
+        # Whoever asked may have given up. nats-py would end its read loop over that, and say
+        # nothing: connected as before, and deaf.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        if self.is_connected and asyncio.current_task() is self._reading_task:
+            # It ended by a fault of its own: nothing would ever be heard again.
+            await self._process_op_err(NatsError("nats: reading has ended"))
 
     def _tell(self, command: bytes) -> None:
         """Have the server know of a subscription that came or went.
