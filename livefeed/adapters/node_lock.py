@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import struct
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from livefeed.errors import Misconfigured, Unavailable
+
+logger = logging.getLogger(__name__)
 
 FLOCK: Final = struct.Struct("@hhqqi0q")
 """`struct flock` of 64-bit Linux: type, whence, start, length, process id."""
@@ -47,6 +50,7 @@ def held(path: str | None) -> Iterator[None]:
             raise Misconfigured(f"{detail}; give each its own, and its agent the same") from error
         raise _unusable(path, error) from error
     try:
+        os.ftruncate(descriptor, 0)  # It says whom of those before us an agent has told.
         yield
     finally:
         os.close(descriptor)
@@ -80,6 +84,9 @@ def holder(path: str) -> int | None:
 def tell_to_leave(path: str, pid: int) -> bool:
     """Send SIGTERM to the lock's holder; False when it has gone meanwhile.
 
+    Once, whoever asks: a second signal means at once, and an agent that was started again does not
+    remember the first one. The file says whom it was sent to; the next holder empties it.
+
     Raises:
         Unavailable: When that is not allowed.
     """
@@ -93,7 +100,9 @@ def tell_to_leave(path: str, pid: int) -> bool:
         # Of the descriptor we know that it is one process; now that this process is the holder.
         if holder(path) != pid:
             return False
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if _told(path) != pid:
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+            _remember(path, pid)
     except ProcessLookupError:
         return False
     except OSError as error:
@@ -102,6 +111,25 @@ def tell_to_leave(path: str, pid: int) -> bool:
     finally:
         os.close(process)
     return True
+
+
+def _told(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _remember(path: str, pid: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    except OSError as error:
+        logger.warning("%s: an agent that starts anew will tell it again: %s", path, error)
+        return
+    try:
+        os.write(descriptor, str(pid).encode())
+    finally:
+        os.close(descriptor)
 
 
 def check_usable(path: str) -> None:

@@ -23,6 +23,7 @@ from websockets.exceptions import InvalidStatus
 from livefeed.adapters import node_lock
 from livefeed.adapters.metadata import TOKEN_SECONDS, Metadata
 from livefeed.adapters.nats.lag import consumer_lag
+from livefeed.cli.running import SAME_SIGNAL_SECONDS
 from livefeed.errors import Misconfigured, Unavailable
 from livefeed.limits import WORKER_SETTLE_SECONDS
 from livefeed.topology import ACK_WAIT_SECONDS, LANE_STREAM, UPDATES
@@ -103,6 +104,10 @@ def events(agent: Process, name: str) -> list[dict[str, Any]]:
     """What an agent has told of one kind."""
     lines = [line for line in agent.output().splitlines() if line.startswith("{")]
     return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def written(path: str) -> str:
+    return Path(path).read_text(encoding="ascii")
 
 
 def lock_file(stack: Stack, name: str) -> str:
@@ -193,6 +198,32 @@ async def test_a_gateway_whose_node_is_ended(
 
 async def unready(gateway: Process) -> bool:
     return await http_status(f"{gateway.ops_url}/readyz") == 503
+
+
+async def test_an_agent_that_starts_anew_tells_nobody_twice(stack: Stack, cloud: Cloud) -> None:
+    """A second signal would mean at once: it is killed while the gateway drains, and the next one
+    finds in the lock's file that it was told."""
+    lock = lock_file(stack, "gateway")
+    gateway = await stack.start_gateway(node_lock_file=lock, drain_wait_seconds=3, drain_seconds=1)
+    settings = {
+        "node_lock_file": lock,
+        "node_deadline_seconds": 30,
+        "ops_port": gateway.ops_url.rpartition(":")[2],
+        "drain_wait_seconds": 3,
+        "drain_seconds": 1,
+    }
+    first = await start_agent(stack, cloud, "gateway", **settings)
+    cloud.metadata.terminate()
+    await until(lambda: unready(gateway), what="it drains")
+    first.kill()
+    await asyncio.sleep(2 * SAME_SIGNAL_SECONDS)
+    second = await start_agent(stack, cloud, "gateway", **settings)
+    assert await gateway.wait(20) == 0
+    await until(lambda: events(second, "completed"), what="the action is completed")
+    assert "at once" not in gateway.output()
+    # Who comes next is not taken for the one that was told.
+    with node_lock.held(lock):
+        assert written(lock) == ""
 
 
 async def test_a_pool_whose_spot_node_is_taken_back(stack: Stack, cloud: Cloud) -> None:
