@@ -99,7 +99,8 @@ class GatewayWorker:
 
     @property
     def _leaving_seconds(self) -> float:
-        return self._settings.drain_seconds + LEAVING_SECONDS_MAX
+        draining = self._settings.drain_wait_seconds + self._settings.drain_seconds
+        return draining + LEAVING_SECONDS_MAX
 
     def _close(self) -> None:
         if self._public is not None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from livefeed.cli.gateway_workers import LEAVING_SECONDS_MAX
 from livefeed.cli.running import SAME_SIGNAL_SECONDS
 from tests.integration.test_gateway_workers import free_ports, ops_urls, pids
 from tests.integration.test_held_pages import UnreadEvents, publish_items
@@ -70,6 +71,25 @@ async def test_a_second_signal_ends_all_workers_at_once(stack: Stack) -> None:
     gateway.signal(signal.SIGTERM)
     await ended_at_once(gateway, signal.SIGTERM)
     assert psutil.wait_procs(workers, timeout=3)[1] == []
+
+
+async def test_workers_have_the_time_that_a_drain_takes(stack: Stack) -> None:
+    """The wait for the balancer is a part of it: no client is cut off for it."""
+    gateway = await stack.start_gateway(
+        wait=False,
+        ops_port=free_ports(2),
+        gateway_workers=2,
+        drain_wait_seconds=LEAVING_SECONDS_MAX + 1,
+        drain_seconds=1,
+    )
+    await until(lambda: "workers are ready" in gateway.output(), seconds=30, what="all are ready")
+    followers = [stack.follow(user) for user in ("alice", "bob", "carol", "dave")]
+    for follower in followers:
+        await follower.caught_up()
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.wait(LEAVING_SECONDS_MAX + 15) == 0
+    for follower in followers:
+        assert [one["reason"] for one in follower.frames_of("reconnect")] == ["drain"]
 
 
 async def test_a_stream_that_is_not_read_ends_with_the_gateway(stack: Stack) -> None:
