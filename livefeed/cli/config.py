@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,6 +14,7 @@ from livefeed.node_settings import NodeSettings, load_node_settings
 from livefeed.settings import Settings
 
 SECRETS = {"jwt_secret", "jwt_private_key", "nats_nkey_seed"}
+SECRET_PARAMETER = re.compile(r"(?i)((?:^|&)[^=&]*password=)[^&]*")
 URLS = {"nats_url", "database_url", "replica_urls", "redis_url"}
 
 
@@ -42,6 +44,8 @@ def _shown(name: str, value: Any) -> Any:
         return "(set)"
     if name not in URLS:
         return value
+    if name == "nats_url":
+        return ",".join(_without_token(server) for server in value.split(","))
     if isinstance(value, list):
         return [_without_password(url) for url in value]
     return _without_password(value)
@@ -49,7 +53,19 @@ def _shown(name: str, value: Any) -> Any:
 
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
-    if parts.password is None:
+    query = SECRET_PARAMETER.sub(r"\1***", parts.query)
+    who, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = who.partition(":")
+    netloc = f"{name}:***@{host}" if colon else f"{who}{at}{host}"
+    if (netloc, query) == (parts.netloc, parts.query):
         return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def _without_token(server: str) -> str:
+    """Of one NATS server, where a name without a password is a token."""
+    scheme, there, rest = server.strip().rpartition("://")
+    who, at, host = rest.rpartition("@")
+    name, colon, _ = who.partition(":")
+    shown = f"{name}:***@" if colon else "***@" if at else ""
+    return f"{scheme}{there}{shown}{host}"

@@ -26,7 +26,7 @@ from livefeed.adapters.redis_client import RedisClient
 from livefeed.cli.client import reachable
 from livefeed.cli.environment import command_settings, default_data_directory, read_stack
 from livefeed.cli.running import run
-from livefeed.errors import LivefeedError, Unavailable
+from livefeed.errors import LivefeedError, Misconfigured, Unavailable
 from livefeed.health import Check, FunctionFacts, GatewayFacts, Part, Report
 from livefeed.replica_choice import server_name
 from livefeed.settings import Settings
@@ -105,7 +105,7 @@ async def _nats(settings: Settings) -> list[Check]:
             access=settings.nats_access,
             seconds_max=CONNECT_SECONDS_MAX,
         )
-    except Unavailable as error:
+    except (Unavailable, Misconfigured) as error:
         parts: list[Part] = ["broker", "streams", "consumers", "dead_letters", "workers"]
         durability = broker_health.durability(*await monitored, broker_id=None)
         return [*health.unavailable(parts, _told(error), NATS_MEND), durability]

@@ -14,7 +14,7 @@ from livefeed.cli.parameters import ID
 from livefeed.cli.running import reached_primary, run
 from livefeed.cli.terminal import printable
 from livefeed.control import Revoked, encode
-from livefeed.errors import Unavailable
+from livefeed.errors import Misconfigured, Unavailable
 from livefeed.limits import REVOCATION_READ_SECONDS, REVOCATION_SECONDS
 from livefeed.moment import moment_text
 from livefeed.revocation import Revocation, RevocationKind
@@ -73,7 +73,8 @@ async def _announced(settings: Settings, revocation: Revocation) -> bool:
             access=settings.nats_access,
             seconds_max=NATS_SECONDS_MAX,
         )
-    except Unavailable:
+    except (Unavailable, Misconfigured):
+        # It is in the table already: gateways read it there.
         return False
     try:
         return connection.send(subjects.CONTROL_REVOCATIONS, encode(Revoked([revocation])))

@@ -30,6 +30,23 @@ def test_what_is_hidden_in_settings_is_hidden_by_config() -> None:
     assert "HUSH" not in str(_shown("nats_nkey_seed", "SUHUSH"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("nats_url", "nats://a:HUSH@h1,tls://b:HUSH@h2:1", "nats://a:***@h1,tls://b:***@h2:1"),
+        ("nats_url", "nats://HUSH@h1, h2:4222", "nats://***@h1,h2:4222"),
+        ("nats_url", "nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+        ("database_url", "postgresql://u@h/d?a=1&password=HUSH", "postgresql://u@h/d?a=1&password=***"),
+        ("database_url", "postgresql://u:HUSH@h1,h2:1/d", "postgresql://u:***@h1,h2:1/d"),
+        ("database_url", "postgresql://h/d?sslpassword=HUSH&b=2", "postgresql://h/d?sslpassword=***&b=2"),
+        ("redis_url", "redis://:HUSH@h:1/0", "redis://:***@h:1/0"),
+    ],
+)  # fmt: skip
+def test_urls_are_shown_without_passwords(name: str, value: str, shown: str) -> None:
+    """Of each server, and also where the password is a parameter or a token."""
+    assert _shown(name, value) == shown
+
+
 def test_replicas_come_as_a_json_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of them by default; up to the most."""
     assert load_settings().replica_urls == []
