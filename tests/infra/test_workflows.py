@@ -210,6 +210,16 @@ def test_one_terraform_for_all(workflows: dict[str, Any]) -> None:
     assert workflows["terraform"]["jobs"]["check"]["strategy"]["matrix"]["terraform"][0] == "1.11.4"
 
 
+def test_a_fresh_checkout_gets_its_modules_first() -> None:
+    """Terraform names no provider of a root whose modules are not installed."""
+    mirrors = [script for script in scripts() if "providers mirror" in script.text]
+    assert len(mirrors) == 3
+    for script in mirrors:
+        first, second = script.text.splitlines()
+        assert first.startswith("terraform -chdir=infra/terraform get"), script.place
+        assert second.startswith("terraform -chdir=infra/terraform providers mirror"), script.place
+
+
 def test_the_page_says_what_to_set(workflows: dict[str, Any]) -> None:
     """Each workflow, each variable and each environment is in docs/operations/workflows.md."""
     page = (ROOT / "docs" / "operations" / "workflows.md").read_text()
