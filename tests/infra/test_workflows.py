@@ -192,6 +192,19 @@ def test_an_apply_is_behind_an_environment(workflows: dict[str, Any]) -> None:
     assert workflows["release"]["jobs"]["npm"]["environment"] == "npm"
 
 
+def test_only_who_applies_takes_the_lock() -> None:
+    """The role that plans may not write it, and a plan that is cancelled would leave it."""
+    plans = [
+        (one.place.startswith("terraform-apply.yml: apply:"), line)
+        for one in scripts()
+        for line in one.text.splitlines()
+        if "terraform plan" in line
+    ]
+    assert len(plans) == 4
+    for applies, line in plans:
+        assert ("-lock-timeout=5m" if applies else "-lock=false") in line
+
+
 def test_dependabot_knows_every_folder() -> None:
     """Each folder that it is told of is there, or comes with the infrastructure."""
     for update in yaml(GITHUB / "dependabot.yml")["updates"]:
