@@ -153,6 +153,13 @@ def test_every_job_has_a_bound(workflows: dict[str, Any]) -> None:
             assert job["runs-on"] == "ubuntu-24.04", (name, job_name)
 
 
+def test_each_push_to_main_keeps_its_run(workflows: dict[str, Any]) -> None:
+    """GitHub cancels whoever waits in a group when another comes: a push has one of its own."""
+    for name in ("ci", "bench", "image"):
+        group = workflows[name]["concurrency"]["group"]
+        assert "github.event_name == 'pull_request' && 'newest' || github.sha" in group, name
+
+
 def test_no_expression_in_a_script() -> None:
     """What GitHub puts in there would be run; through `env` it is only text."""
     for script in scripts():
