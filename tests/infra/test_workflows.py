@@ -160,6 +160,15 @@ def test_each_push_to_main_keeps_its_run(workflows: dict[str, Any]) -> None:
         assert "github.event_name == 'pull_request' && 'newest' || github.sha" in group, name
 
 
+def test_a_release_has_a_name_of_its_own_where_names_are_given_once(
+    workflows: dict[str, Any],
+) -> None:
+    """Its commit was pushed to main before, and its image has another digest."""
+    copy = workflows["image"]["jobs"]["mirror"]["steps"][-1]
+    assert "github.ref_type == 'tag' && github.ref_name" in copy["env"]["NAME"]
+    assert '--tag "$TO:$NAME"' in copy["run"]
+
+
 def test_no_expression_in_a_script() -> None:
     """What GitHub puts in there would be run; through `env` it is only text."""
     for script in scripts():
