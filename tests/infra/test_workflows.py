@@ -317,6 +317,35 @@ def run(script: str, runner: dict[str, str], **variables: str) -> subprocess.Com
     )
 
 
+def test_drift_is_told_though_another_plan_fails(
+    runner: dict[str, str], workflows: dict[str, Any], tmp_path: Path
+) -> None:
+    """The issue of what has drifted is opened, and one of the plan that fails."""
+    job = workflows["drift"]["jobs"]["issue"]
+    assert job["if"] == "${{ !cancelled() && needs.plan.result != 'skipped' }}"
+    (tmp_path / "drift").mkdir()
+    (tmp_path / "drift" / "prod.txt").write_text("- a rule\n")
+    gh = tmp_path / "gh"
+    gh.write_text('#!/bin/sh\n[ "$2" = list ] || { echo "$@"; cat body.md; }\n')
+    gh.chmod(0o755)
+    script = f"cd {tmp_path}\n{job['steps'][-1]['run']}"
+    path = f"{tmp_path}{os.pathsep}{runner['PATH']}"
+    for plans, failing in (("success", False), ("failure", True)):
+        told = run(
+            script,
+            {**runner, "PATH": path},
+            PLANS=plans,
+            GITHUB_SERVER_URL="https://g",
+            GITHUB_REPOSITORY="a/b",
+            GITHUB_RUN_ID="7",
+        )
+        passes(told)
+        assert "issue create --title Drift: prod --body-file body.md" in told.stdout
+        assert "- a rule" in told.stdout
+        assert ("issue create --title Drift: a plan fails" in told.stdout) == failing
+        assert ("https://g/a/b/actions/runs/7" in told.stdout) == failing
+
+
 def test_the_action_starts_checks_and_stops(runner: dict[str, str]) -> None:
     """Its own steps: a stack that serves, fixtures that are right and wrong, and the end of it."""
     port = str(server_port())
