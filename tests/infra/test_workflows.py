@@ -208,6 +208,25 @@ def test_an_apply_is_behind_an_environment(workflows: dict[str, Any]) -> None:
     assert workflows["release"]["jobs"]["npm"]["environment"] == "npm"
 
 
+def test_a_plan_without_public_keys_says_what_is_missing(tmp_path: Path) -> None:
+    """Each environment has its own, in a committed file that every plan is given."""
+    plans = [one for one in scripts() if "terraform plan" in one.text]
+    assert len(plans) == 4
+    for script in plans:
+        assert '"-var-file=$nats"' in script.text
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", script.text],
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "ENVIRONMENT": "prod", "RUNNER_TEMP": str(tmp_path)},
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 1
+        assert "::error::infra/terraform/envs/prod.nats.tfvars.json is missing" in done.stdout
+
+
 def test_only_who_applies_takes_the_lock() -> None:
     """The role that plans may not write it, and a plan that is cancelled would leave it."""
     plans = [
