@@ -3,8 +3,9 @@
     .venv/bin/python infra/terraform/make_access.py DIRECTORY --name livefeed-prod
 
 What is secret goes into files that only their owner reads, below DIRECTORY/secret; what is public
-goes into DIRECTORY/nats.auto.tfvars.json, for Terraform. Then it says how to put the secrets into
-Secrets Manager. Nothing is overwritten: to rotate, name another directory.
+goes into DIRECTORY/nats.tfvars.json, to be committed as envs/ENVIRONMENT.nats.tfvars.json. Then
+it says how to put the secrets into Secrets Manager. Nothing is overwritten: to rotate, name another
+directory.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "nats_public_keys": {role: key for role, (_, key) in seeds.items()},
         "nats_ca_certificate": ca.certificate_pem,
     }
-    tfvars = options.directory / "nats.auto.tfvars.json"
+    tfvars = options.directory / "nats.tfvars.json"
     tfvars.write_text(json.dumps(public, indent=2) + "\n")
     _say(options.name, secret, tfvars)
     return 0
@@ -137,7 +138,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _say(name: str, secret: Path, tfvars: Path) -> None:
-    print(f"public: {tfvars}\n\nWhen Terraform has made the entries:\n")
+    print(f"public: {tfvars}; commit it as envs/ENVIRONMENT.nats.tfvars.json\n")
+    print("When Terraform has made the entries:\n")
     for entry in ("database", *(f"nats/{part}" for part in (*ROLES, "tls"))):
         print(
             f"  aws secretsmanager put-secret-value --secret-id {name}/{entry} "

@@ -52,9 +52,10 @@ class Events:
 
     def fault(self, part: str, error: LivefeedError) -> None:
         """A part does not work; told when it is another fault than before."""
-        if self._faults.get(part) != type(error).__name__:
-            self.tell("fault", part=part, detail=str(error))
-        self._faults[part] = type(error).__name__
+        detail = str(error)
+        if self._faults.get(part) != detail:
+            self.tell("fault", part=part, detail=detail)
+        self._faults[part] = detail
 
     def well(self, part: str) -> None:
         """A part works."""

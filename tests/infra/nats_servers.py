@@ -79,7 +79,7 @@ def make_access(directory: Path) -> Access:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.main([str(directory), "--name", "livefeed-test"]) == 0
-    public = json.loads((directory / "nats.auto.tfvars.json").read_text())
+    public = json.loads((directory / "nats.tfvars.json").read_text())
     ca_file = directory / "ca.pem"
     ca_file.write_text(public["nats_ca_certificate"])
     pair = json.loads((directory / "secret" / "nats-tls").read_text())

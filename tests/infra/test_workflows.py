@@ -153,6 +153,22 @@ def test_every_job_has_a_bound(workflows: dict[str, Any]) -> None:
             assert job["runs-on"] == "ubuntu-24.04", (name, job_name)
 
 
+def test_each_push_to_main_keeps_its_run(workflows: dict[str, Any]) -> None:
+    """GitHub cancels whoever waits in a group when another comes: a push has one of its own."""
+    for name in ("ci", "bench", "image"):
+        group = workflows[name]["concurrency"]["group"]
+        assert "github.event_name == 'pull_request' && 'newest' || github.sha" in group, name
+
+
+def test_a_release_has_a_name_of_its_own_where_names_are_given_once(
+    workflows: dict[str, Any],
+) -> None:
+    """Its commit was pushed to main before, and its image has another digest."""
+    copy = workflows["image"]["jobs"]["mirror"]["steps"][-1]
+    assert "github.ref_type == 'tag' && github.ref_name" in copy["env"]["NAME"]
+    assert '--tag "$TO:$NAME"' in copy["run"]
+
+
 def test_no_expression_in_a_script() -> None:
     """What GitHub puts in there would be run; through `env` it is only text."""
     for script in scripts():
@@ -192,6 +208,38 @@ def test_an_apply_is_behind_an_environment(workflows: dict[str, Any]) -> None:
     assert workflows["release"]["jobs"]["npm"]["environment"] == "npm"
 
 
+def test_a_plan_without_public_keys_says_what_is_missing(tmp_path: Path) -> None:
+    """Each environment has its own, in a committed file that every plan is given."""
+    plans = [one for one in scripts() if "terraform plan" in one.text]
+    assert len(plans) == 4
+    for script in plans:
+        assert '"-var-file=$nats"' in script.text
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", script.text],
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "ENVIRONMENT": "prod", "RUNNER_TEMP": str(tmp_path)},
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 1
+        assert "::error::infra/terraform/envs/prod.nats.tfvars.json is missing" in done.stdout
+
+
+def test_only_who_applies_takes_the_lock() -> None:
+    """The role that plans may not write it, and a plan that is cancelled would leave it."""
+    plans = [
+        (one.place.startswith("terraform-apply.yml: apply:"), line)
+        for one in scripts()
+        for line in one.text.splitlines()
+        if "terraform plan" in line
+    ]
+    assert len(plans) == 4
+    for applies, line in plans:
+        assert ("-lock-timeout=5m" if applies else "-lock=false") in line
+
+
 def test_dependabot_knows_every_folder() -> None:
     """Each folder that it is told of is there, or comes with the infrastructure."""
     for update in yaml(GITHUB / "dependabot.yml")["updates"]:
@@ -208,6 +256,16 @@ def test_one_terraform_for_all(workflows: dict[str, Any]) -> None:
     versions = set(re.findall(r"terraform_version: ([\d.]+)", text))
     assert versions == {"1.11.4"}
     assert workflows["terraform"]["jobs"]["check"]["strategy"]["matrix"]["terraform"][0] == "1.11.4"
+
+
+def test_a_fresh_checkout_gets_its_modules_first() -> None:
+    """Terraform names no provider of a root whose modules are not installed."""
+    mirrors = [script for script in scripts() if "providers mirror" in script.text]
+    assert len(mirrors) == 3
+    for script in mirrors:
+        first, second = script.text.splitlines()
+        assert first.startswith("terraform -chdir=infra/terraform get"), script.place
+        assert second.startswith("terraform -chdir=infra/terraform providers mirror"), script.place
 
 
 def test_the_page_says_what_to_set(workflows: dict[str, Any]) -> None:
@@ -276,6 +334,35 @@ def run(script: str, runner: dict[str, str], **variables: str) -> subprocess.Com
         text=True,
         timeout=110,
     )
+
+
+def test_drift_is_told_though_another_plan_fails(
+    runner: dict[str, str], workflows: dict[str, Any], tmp_path: Path
+) -> None:
+    """The issue of what has drifted is opened, and one of the plan that fails."""
+    job = workflows["drift"]["jobs"]["issue"]
+    assert job["if"] == "${{ !cancelled() && needs.plan.result != 'skipped' }}"
+    (tmp_path / "drift").mkdir()
+    (tmp_path / "drift" / "prod.txt").write_text("- a rule\n")
+    gh = tmp_path / "gh"
+    gh.write_text('#!/bin/sh\n[ "$2" = list ] || { echo "$@"; cat body.md; }\n')
+    gh.chmod(0o755)
+    script = f"cd {tmp_path}\n{job['steps'][-1]['run']}"
+    path = f"{tmp_path}{os.pathsep}{runner['PATH']}"
+    for plans, failing in (("success", False), ("failure", True)):
+        told = run(
+            script,
+            {**runner, "PATH": path},
+            PLANS=plans,
+            GITHUB_SERVER_URL="https://g",
+            GITHUB_REPOSITORY="a/b",
+            GITHUB_RUN_ID="7",
+        )
+        passes(told)
+        assert "issue create --title Drift: prod --body-file body.md" in told.stdout
+        assert "- a rule" in told.stdout
+        assert ("issue create --title Drift: a plan fails" in told.stdout) == failing
+        assert ("https://g/a/b/actions/runs/7" in told.stdout) == failing
 
 
 def test_the_action_starts_checks_and_stops(runner: dict[str, str]) -> None:

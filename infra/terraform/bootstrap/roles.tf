@@ -61,11 +61,15 @@ data "aws_iam_policy_document" "backend" {
     resources = ["${aws_s3_bucket.state.arn}/*"]
   }
 
-  # Who plans takes the lock, and writes nothing else.
-  statement {
-    sid       = "Lock"
-    actions   = ["s3:PutObject", "s3:DeleteObject"]
-    resources = ["${aws_s3_bucket.state.arn}/*.tflock"]
+  # Who plans takes no lock: a run that is cancelled would leave it there.
+  dynamic "statement" {
+    for_each = each.key == "apply" ? [1] : []
+
+    content {
+      sid       = "Lock"
+      actions   = ["s3:PutObject", "s3:DeleteObject"]
+      resources = ["${aws_s3_bucket.state.arn}/*.tflock"]
+    }
   }
 
   dynamic "statement" {
@@ -80,7 +84,7 @@ data "aws_iam_policy_document" "backend" {
 
   statement {
     sid       = "Key"
-    actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    actions   = each.key == "apply" ? ["kms:Decrypt", "kms:GenerateDataKey"] : ["kms:Decrypt"]
     resources = [aws_kms_key.state.arn]
   }
 }

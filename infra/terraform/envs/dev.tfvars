@@ -1,5 +1,5 @@
 # Development: small, one NAT gateway, nothing that a call could not delete.
-# Beside it: nats.auto.tfvars.json of make_access.py (public keys and certificate, no secret).
+# Beside it: dev.nats.tfvars.json of make_access.py (public keys and certificate, no secret).
 name   = "livefeed-dev"
 region = "eu-west-1"
 # By its digest: which code runs is then a line of this file's history.

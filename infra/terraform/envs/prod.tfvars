@@ -1,5 +1,5 @@
 # Production: the defaults are meant for it.
-# Beside it: nats.auto.tfvars.json of make_access.py (public keys and certificate, no secret).
+# Beside it: prod.nats.tfvars.json of make_access.py (public keys and certificate, no secret).
 name   = "livefeed-prod"
 region = "eu-west-1"
 # By its digest: which code runs is then a line of this file's history.

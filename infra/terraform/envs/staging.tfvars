@@ -1,5 +1,5 @@
 # Staging: as production, smaller; what is not shown here cannot be relied on there.
-# Beside it: nats.auto.tfvars.json of make_access.py (public keys and certificate, no secret).
+# Beside it: staging.nats.tfvars.json of make_access.py (public keys and certificate, no secret).
 name   = "livefeed-staging"
 region = "eu-west-1"
 # By its digest: which code runs is then a line of this file's history.

@@ -55,12 +55,17 @@ run "who_plans_writes_nothing" {
   command = plan
 
   assert {
-    condition = alltrue(flatten([
-      for one in data.aws_iam_policy_document.backend["plan"].statement : [
-        for resource in one.resources : endswith(resource, ".tflock")
-      ] if contains(one.actions, "s3:PutObject")
-    ]))
-    error_message = "Of the bucket it writes the lock alone."
+    condition = toset(flatten([
+      for one in data.aws_iam_policy_document.backend["plan"].statement : one.actions
+    ])) == toset(["s3:ListBucket", "s3:GetObject", "kms:Decrypt"])
+    error_message = "It writes nothing into the bucket, no lock either."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for one in data.aws_iam_policy_document.backend["apply"].statement : one.resources if contains(one.actions, "s3:PutObject")
+    ])) == toset(["arn:aws:s3:::livefeed-terraform-123456789012/*.tflock", "arn:aws:s3:::livefeed-terraform-123456789012/*.tfstate"])
+    error_message = "Who applies takes the lock, and writes the state."
   }
 
   assert {
