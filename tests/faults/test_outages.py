@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import time
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.integration.test_worker import Slow
 from tests.servers import Follower, OwnServers, Stack, until, update
 
 LIVE_AGAIN_SECONDS = 5.0
+LEAVING_SECONDS = 20.0
+"""What docs/operations/node-agent.md gives a pool, and a busy computer's."""
 BUSY_COMPUTER_SECONDS = 5.0
 """More for starting processes where everything else runs at once."""
 USERS = ("alice", "bob", "carol")
@@ -192,3 +195,18 @@ async def test_a_pool_waits_for_nats_without_spinning(
     reader = own_stack.follow("alice")
     await own_stack.publish([update()], "high")
     await until(lambda: reader.ids("home") == ["p1"], what="it arrived")
+
+
+async def test_who_leaves_while_nats_is_away_leaves(
+    own_stack: Stack, own_servers: OwnServers
+) -> None:
+    """With exit code 0: what ends otherwise is started again, on a node that is to end, too."""
+    gateway = await own_stack.start_gateway()
+    pool = await own_stack.start_pool()
+    await own_stack.publish([update(user="alice", feed="home")], "medium")
+    own_servers.nats.kill()
+    await asyncio.sleep(1)
+    for process in (gateway, pool):
+        process.signal(signal.SIGTERM)
+        assert await process.wait(LEAVING_SECONDS) == 0
+        assert "Traceback" not in process.output()

@@ -172,6 +172,10 @@ class Connection(Client):
             # It ended by a fault of its own: nothing would ever be heard again.
             await self._process_op_err(NatsError("nats: reading has ended"))
 
+    def forget_waiting(self) -> None:
+        """Send nothing of what waits: nats-py would write it into a socket that has ended."""
+        self._pending, self._pending_data_size = [], 0
+
     def _tell(self, command: bytes) -> None:
         """Have the server know of a subscription that came or went.
 
@@ -282,8 +286,11 @@ async def close(connection: Connection) -> None:
         async with asyncio.timeout(2):
             if connection.is_connected:
                 await connection.flush(1)
+            else:
+                connection.forget_waiting()
             await connection.close()
-    except (TimeoutError, OSError, NatsError):
+    # A RuntimeError is what uvloop says of a socket that has ended meanwhile.
+    except (TimeoutError, OSError, NatsError, RuntimeError):
         logger.debug("nats: the connection was closed without a flush")
     finally:
         # What nats-py could not send at the end keeps it from saying so itself.
