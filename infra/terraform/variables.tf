@@ -98,9 +98,16 @@ variable "collector_image" {
 }
 
 variable "repository_arns" {
-  description = "ARNs of the ECR repositories of the images; none where they come from elsewhere."
+  description = "ARNs of the ECR repositories of the images, of which instances may pull; none where they come from elsewhere."
   type        = list(string)
   default     = []
+
+  validation {
+    condition = alltrue([
+      for image in [var.image, var.collector_image] : length(var.repository_arns) > 0 if strcontains(image, ".dkr.ecr.")
+    ])
+    error_message = "An image is in ECR: repository_arns has to name its repository, or instances may not pull it."
+  }
 }
 
 variable "production" {

@@ -28,6 +28,7 @@ def variables(example: str) -> dict[str, Any]:
     """What a person gives to an example."""
     given: dict[str, Any] = {
         "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/livefeed@sha256:0",
+        "repository_arns": ["arn:aws:ecr:eu-west-1:123456789012:repository/livefeed"],
         "jwks_url": "https://login.example.com/keys",
         "nats_public_keys": KEYS,
         "nats_ca_certificate": CERTIFICATE,

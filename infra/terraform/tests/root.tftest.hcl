@@ -60,3 +60,13 @@ run "a_private_key_for_a_certificate_is_refused" {
 
   expect_failures = [var.nats_ca_certificate]
 }
+
+run "an_image_in_ecr_that_may_not_be_pulled_is_refused" {
+  command = plan
+
+  variables {
+    image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/livefeed@sha256:0"
+  }
+
+  expect_failures = [var.repository_arns]
+}
