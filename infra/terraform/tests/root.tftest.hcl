@@ -5,7 +5,8 @@ mock_provider "aws" {
 variables {
   name                = "livefeed-test"
   region              = "eu-west-1"
-  image               = "livefeed:test"
+  image               = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/livefeed@sha256:0"
+  repository_arns     = ["arn:aws:ecr:eu-west-1:123456789012:repository/livefeed"]
   access              = { jwks_url = "https://login.example.com/keys" }
   nats_ca_certificate = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
   nats_public_keys = {
@@ -65,7 +66,7 @@ run "an_image_in_ecr_that_may_not_be_pulled_is_refused" {
   command = plan
 
   variables {
-    image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/livefeed@sha256:0"
+    repository_arns = []
   }
 
   expect_failures = [var.repository_arns]

@@ -63,7 +63,7 @@ locals {
       }
     },
     {
-      for unit in local.units : "/etc/systemd/system/${unit}.service" => {
+      for unit in concat(["livefeed-bootstrap"], local.units) : "/etc/systemd/system/${unit}.service" => {
         mode = "0644"
         content = templatefile("${path.module}/templates/${unit}.service.tftpl", {
           role            = var.role
@@ -86,6 +86,7 @@ locals {
     write_files = [
       for path, file in local.files : { path = path, permissions = file.mode, content = file.content }
     ]
-    runcmd = [["/usr/local/sbin/livefeed-bootstrap"]]
+    # cloud-init runs this once and never again; the unit tries until it has succeeded.
+    runcmd = [["systemctl", "enable", "--now", "--no-block", "livefeed-bootstrap.service"]]
   })])
 }
