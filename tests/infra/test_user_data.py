@@ -217,6 +217,17 @@ def test_what_fails_while_starting_is_done_again(
     assert machine.enabled == before
 
 
+def test_livefeed_does_not_wait_for_the_collector(instance: Instance, tmp_path: Path) -> None:
+    """Its image is another registry's: its own unit alone pulls it, after all have started."""
+    machine = Machine(instance, tmp_path)
+    assert machine.bootstrap() == 0
+    unit = instance.files["/etc/systemd/system/livefeed-collector.service"]
+    (image,) = re.findall(r" (\S+) --config ", unit)
+    assert "\nRestart=always\n" in unit
+    assert not [call for call in machine.calls if image in call]
+    assert machine.enabled[-1] == "livefeed-collector.service"
+
+
 def test_a_service_may_take_as_long_as_its_drain(instances: dict[str, Instance]) -> None:
     """systemd kills nobody who is still on the way out."""
     gateway = instances["gateway"]

@@ -54,11 +54,12 @@ locals {
       "/usr/local/sbin/livefeed-bootstrap" = {
         mode = "0755"
         content = templatefile("${path.module}/templates/bootstrap.sh.tftpl", {
-          region   = var.region
-          images   = [var.image, var.collector_image]
-          database = local.database
-          device   = var.nats_server == null ? null : var.nats_server.data_device
-          units    = local.units
+          region          = var.region
+          image           = var.image
+          collector_image = var.collector_image
+          database        = local.database
+          device          = var.nats_server == null ? null : var.nats_server.data_device
+          units           = local.units
         })
       }
     },
