@@ -9,7 +9,7 @@ import pytest
 from livefeed.limits import REPLICAS_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
-from tests.infra.plans import CERTIFICATE_ARN, Resources, plan_of
+from tests.infra.plans import CERTIFICATE_ARN, Resources, module_of, plan_of
 from tests.infra.terraform import Terraform
 
 pytestmark = pytest.mark.timeout(600)  # The first one installs tools.
@@ -134,6 +134,20 @@ def test_nats_has_three_servers_in_three_zones(complete: Resources) -> None:
         if one["metric_name"] == "StatusCheckFailed_System"
     ]
     assert len(recover) == 3
+
+
+def test_nothing_boots_before_there_is_a_way_out(
+    terraform: Terraform, shared_directory: Path
+) -> None:
+    """Who takes a subnet waits for its routes: what an instance installs is outside."""
+    network = module_of(terraform, shared_directory, "network")
+    routes = {
+        one["address"]
+        for one in network["resources"]
+        if one["type"] in {"aws_route", "aws_route_table_association"}
+    }
+    assert len(routes) == 4
+    assert set(network["outputs"]["subnet_ids"]["depends_on"]) == routes
 
 
 def test_instances_answer_imdsv2_alone(complete: Resources) -> None:
