@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -182,11 +183,33 @@ def test_everything_is_told(complete: Resources) -> None:
         "aws_budgets_budget": 1,
         "aws_cloudwatch_composite_alarm": 1,
         "aws_cloudwatch_dashboard": 1,
-        "aws_backup_plan": 1,
+        "aws_backup_plan": 2,
         "aws_sns_topic_subscription": 1,
     }
     assert wanted.items() <= complete.types.items()
     assert complete.types["aws_cloudwatch_metric_alarm"] >= 25
+
+
+def test_snapshots_of_rds_are_made_when_it_makes_them(complete: Resources) -> None:
+    """It makes none within an hour before, or in, a window of its own; volumes have each hour."""
+    tags = {
+        next(iter(one["selection_tag"]))["key"]: one["name"]
+        for one in complete.all("aws_backup_selection")
+    }
+    assert tags == {"Backup": "livefeed-example-daily", "BackupHourly": "livefeed-example-hourly"}
+    servers = complete.all("aws_db_instance")
+    assert not any("BackupHourly" in (one["tags"] or {}) for one in servers)
+    assert all("BackupHourly" in one["tags"] for one in complete.all("aws_ebs_volume"))
+    (rule,) = next(one for one in complete.all("aws_backup_plan") if one["name"] == tags["Backup"])[
+        "rule"
+    ]
+    minute, hour = re.findall(r"cron[(](\d+) (\d+) [*] [*] [?] [*][)]", rule["schedule"])[0]
+    begins = int(hour) * 60 + int(minute)
+    primary = complete.one("aws_db_instance", "postgres", "primary")
+    for window in (primary["backup_window"], *(one["maintenance_window"] for one in servers)):
+        first, last = (int(h) * 60 + int(m) for h, m in re.findall(r"(\d+):(\d+)", window))
+        # A job may begin late, within the rule's window.
+        assert last < begins or begins + rule["start_window"] < first - 60, window
 
 
 def test_no_secret_has_a_value(complete: Resources) -> None:
