@@ -115,15 +115,16 @@ module "nats_bootstrap" {
     LIVEFEED_NODE_LAG_NAMESPACE = local.namespace
   }
   nats_server = {
-    name          = each.key
-    zone          = each.value.zone
-    cluster       = var.name
-    routes        = values(local.nats_hosts)
-    tls_secret    = module.secrets.arns["nats/tls"]
-    public_keys   = var.nats_public_keys
-    client_port   = local.ports.nats
-    route_port    = local.ports.nats_routes
-    payload_bytes = local.contract.nats.payload_bytes
+    name                 = each.key
+    zone                 = each.value.zone
+    cluster              = var.name
+    routes               = values(local.nats_hosts)
+    tls_secret           = module.secrets.arns["nats/tls"]
+    public_keys          = var.nats_public_keys
+    previous_public_keys = var.nats_previous_public_keys
+    client_port          = local.ports.nats
+    route_port           = local.ports.nats_routes
+    payload_bytes        = local.contract.nats.payload_bytes
     # Nine tenths of the volume: the rest is for what is being written anew.
     file_bytes_max = floor(0.9 * var.nats.volume.size * 1024 * 1024 * 1024)
     memory_bytes   = 2 * local.contract.nats.cache_bytes

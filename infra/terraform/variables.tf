@@ -30,6 +30,17 @@ variable "nats_public_keys" {
   }
 }
 
+variable "nats_previous_public_keys" {
+  description = "While a role's key is changed: its public key of before, by role, which servers let in as well."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = length(setsubtract(keys(var.nats_previous_public_keys), keys(var.nats_public_keys))) == 0
+    error_message = "Only roles that have a public key have had one before: publisher, observer, gateway, worker, admin."
+  }
+}
+
 variable "nats_ca_certificate" {
   description = "Certificate (PEM, public) that those of the NATS servers are signed by."
   type        = string

@@ -16,6 +16,8 @@ variables {
     worker    = "UA632U7BZUWT4P6BTIVWWO2ZMVVFIEHBKIUMVZ7SH3XDYBCGRZL7VTV4"
     admin     = "UA2BC7TE5MP62LXPVQ6Z4YLSL6EECXKZZHGVJW2BOP27KMSSUPCQGGAW"
   }
+  # One role's key is being changed.
+  nats_previous_public_keys = { gateway = "UBNEHTEWAB2GXQ2BMKYHI3GJPCMINWXRGJ6TVJANCYRQSF7SP6LY26HI" }
 }
 
 run "the_defaults_hold_together" {
@@ -40,6 +42,16 @@ run "a_role_without_a_key_is_refused" {
   }
 
   expect_failures = [var.nats_public_keys]
+}
+
+run "a_previous_key_of_nobody_is_refused" {
+  command = plan
+
+  variables {
+    nats_previous_public_keys = { somebody = "UBNEHTEWAB2GXQ2BMKYHI3GJPCMINWXRGJ6TVJANCYRQSF7SP6LY26HI" }
+  }
+
+  expect_failures = [var.nats_previous_public_keys]
 }
 
 run "keys_of_tokens_over_http_are_refused" {
