@@ -163,8 +163,8 @@ def test_instances_answer_imdsv2_alone(complete: Resources) -> None:
 def test_hooks_wait_longer_than_drains(complete: Resources) -> None:
     """The group holds an instance back for as long as its agent may take, and some seconds."""
     waits = {
-        group["name"]: group["initial_lifecycle_hook"][0]["heartbeat_timeout"]
-        for group in complete.all("aws_autoscaling_group")
+        hook["autoscaling_group_name"]: hook["heartbeat_timeout"]
+        for hook in complete.all("aws_autoscaling_lifecycle_hook")
     }
     assert waits == {"livefeed-example-gateway": 120, "livefeed-example-workers": 60}
 

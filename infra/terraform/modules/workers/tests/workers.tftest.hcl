@@ -66,7 +66,7 @@ run "from_none_to_many_and_back" {
   }
 
   assert {
-    condition     = one(aws_autoscaling_group.this.initial_lifecycle_hook).heartbeat_timeout == 60
+    condition     = aws_autoscaling_lifecycle_hook.drain.heartbeat_timeout == 60
     error_message = "One heartbeat that is lost ends no drain."
   }
 
