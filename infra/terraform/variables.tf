@@ -203,7 +203,8 @@ variable "postgres" {
     multi_az       = optional(bool, true)
     replicas       = optional(number, 2)
     backup_days    = optional(number, 14)
-    connections    = optional(number, 800)
+    # For the groups at their most; not all of it is open at once, or 8 GiB would be few.
+    connections = optional(number, 1400)
   })
   default  = {}
   nullable = false

@@ -83,3 +83,39 @@ run "an_image_in_ecr_that_may_not_be_pulled_is_refused" {
 
   expect_failures = [var.repository_arns]
 }
+
+run "more_pools_than_connections_are_refused" {
+  command = plan
+
+  variables {
+    gateway = { processes = 8 }
+  }
+
+  expect_failures = [output.database_host]
+}
+
+run "smaller_pools_are_counted" {
+  command = plan
+
+  variables {
+    gateway = { processes = 8, settings = { LIVEFEED_DATABASE_POOL_CONNECTIONS = "1" } }
+  }
+
+  assert {
+    condition     = local.database_connections == 20 * 8 * (1 + 1) + 20 * (4 + 2) * 8
+    error_message = "Each process of a gateway has its pool and a look at the primary; workers have theirs."
+  }
+}
+
+run "groups_scale_by_what_a_gateway_takes" {
+  command = plan
+
+  variables {
+    gateway = { settings = { LIVEFEED_CONNECTIONS_MAX = "1000" } }
+  }
+
+  assert {
+    condition     = local.connections_wanted == 1400
+    error_message = "Seven tenths of what its two processes take, as its settings say."
+  }
+}
