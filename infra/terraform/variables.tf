@@ -176,6 +176,15 @@ variable "gateway" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition = alltrue([
+      for name in keys(var.gateway.settings) : !contains(keys(local.reserved_settings), startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name)
+    ])
+    error_message = "What Terraform computes is not a setting. Instead: ${join("; ", [
+      for name in keys(var.gateway.settings) : "${name}: ${lookup(local.reserved_settings, startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name, "as it is")}"
+    ])}."
+  }
 }
 
 variable "workers" {
@@ -193,6 +202,15 @@ variable "workers" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition = alltrue([
+      for name in keys(var.workers.settings) : !contains(keys(local.reserved_settings), startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name)
+    ])
+    error_message = "What Terraform computes is not a setting. Instead: ${join("; ", [
+      for name in keys(var.workers.settings) : "${name}: ${lookup(local.reserved_settings, startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name, "as it is")}"
+    ])}."
+  }
 }
 
 variable "postgres" {

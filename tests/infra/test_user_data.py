@@ -245,6 +245,17 @@ def test_settings_are_settings(instance: Instance) -> None:
     load_settings(**_settings(environment))
 
 
+def test_nothing_that_is_computed_is_given_as_a_setting(instance: Instance) -> None:
+    """A plan refuses each name that Terraform gives itself, and names the input instead."""
+    text = (ROOT / "infra" / "terraform" / "bootstrap.tf").read_text()
+    reserved = set(
+        re.findall(r'^    (LIVEFEED_\w+) += "', text.partition("\n}\n")[0], re.MULTILINE)
+    )
+    named = {name for name in instance.environment if not name.startswith("LIVEFEED_NODE_")}
+    assert "LIVEFEED_NODE_" in reserved
+    assert named <= reserved
+
+
 def test_settings_of_the_agent_are_settings(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,3 +119,23 @@ run "groups_scale_by_what_a_gateway_takes" {
     error_message = "Seven tenths of what its two processes take, as its settings say."
   }
 }
+
+run "a_setting_that_is_computed_is_refused" {
+  command = plan
+
+  variables {
+    gateway = { settings = { LIVEFEED_DRAIN_SECONDS = "300" } }
+  }
+
+  expect_failures = [var.gateway]
+}
+
+run "a_setting_of_the_agent_is_refused" {
+  command = plan
+
+  variables {
+    workers = { settings = { LIVEFEED_NODE_DEADLINE_SECONDS = "300" } }
+  }
+
+  expect_failures = [var.workers]
+}
