@@ -237,6 +237,20 @@ def test_a_service_may_take_as_long_as_its_drain(instances: dict[str, Instance])
     assert seconds >= settings.drain_wait_seconds + settings.drain_seconds + 10
 
 
+def test_a_nats_server_leaves_as_a_lame_duck(instances: dict[str, Instance]) -> None:
+    """It is told by the one signal that it does so on, and has the time that it takes."""
+    files = instances["nats-1"].files
+    unit = files["/etc/systemd/system/livefeed-nats.service"]
+    assert re.findall(r"^ExecStop=-/usr/bin/docker (.*)$", unit, re.MULTILINE) == [
+        "kill --signal USR2 livefeed-nats",
+        "wait livefeed-nats",
+    ]
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    takes = re.findall(r'^lame_duck_\w+: "(\d+)s"$', files["/etc/livefeed/nats.conf"], re.MULTILINE)
+    assert len(takes) == 2
+    assert float(seconds) >= sum(map(float, takes)) + 10
+
+
 def test_settings_are_settings(instance: Instance) -> None:
     """Every variable is one that the code knows, with a value that it takes."""
     environment = instance.environment
