@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from gateway.app import ops_app
-from livefeed import limits, nats_roles, node, protocol, topology
+from livefeed import database_health, limits, nats_roles, node, protocol, topology
 from livefeed.cli.node_agent import LEAVING_SECONDS
 from livefeed.node_settings import NodeSettings
 from livefeed.settings import Settings
@@ -60,6 +60,7 @@ def contract() -> dict[str, Any]:
         "heartbeat_seconds": protocol.HEARTBEAT_SECONDS,
         "connections_max": default("connections_max"),
         "database_pool_connections": default("database_pool_connections"),
+        "database_connections": _database_connections(),
         "worker_settle_seconds": limits.WORKER_SETTLE_SECONDS,
         "replicas_max": limits.REPLICAS_MAX,
         "nats": {
@@ -85,6 +86,26 @@ def contract() -> dict[str, Any]:
             "leaving_seconds": LEAVING_SECONDS,
         },
         "settings": sorted(f"LIVEFEED_{name.upper()}" for name in Settings.model_fields),
+    }
+
+
+def _database_connections() -> dict[str, int]:
+    """What one more of each adds to what is opened to the primary, where pools have one each."""
+
+    def opened(gateways: int, worker_processes: int, **has: bool) -> int:
+        return database_health.primary_connections(
+            gateways=gateways,
+            worker_processes=worker_processes,
+            pool_connections=1,
+            **({"has_replicas": False, "has_source": False} | has),
+        )
+
+    return {
+        "gateway_process": opened(1, 0) - opened(0, 0),
+        "gateway_source": opened(1, 0, has_source=True) - opened(1, 0),
+        "gateway_look": opened(1, 0, has_replicas=True) - opened(1, 0),
+        "worker_process": opened(0, 1) - opened(0, 0),
+        "workers_beside": opened(0, 0),
     }
 
 

@@ -1,4 +1,30 @@
 locals {
+  # What is computed here, and what it is computed from: given as a setting it would be one thing in a
+  # process and another in the balancer, the groups and the firewall.
+  reserved_settings = {
+    LIVEFEED_NATS_URL             = "network.domain"
+    LIVEFEED_NATS_REPLICAS        = "nothing, each of three servers has a copy"
+    LIVEFEED_NATS_INBOX_PREFIX    = "nothing, it belongs to the role in NATS"
+    LIVEFEED_NATS_CA_FILE         = "nats_ca_certificate"
+    LIVEFEED_GATEWAY_HOST         = "network.client_cidrs"
+    LIVEFEED_GATEWAY_PORT         = "nothing, contract.json has the ports"
+    LIVEFEED_OPS_HOST             = "nothing, security groups say who may ask"
+    LIVEFEED_OPS_PORT             = "nothing, contract.json has the ports"
+    LIVEFEED_GATEWAY_WORKERS      = "gateway.processes"
+    LIVEFEED_TRUSTED_PROXIES      = "network.cidr"
+    LIVEFEED_DRAIN_WAIT_SECONDS   = "nothing, it follows from the balancer's health check"
+    LIVEFEED_DRAIN_SECONDS        = "gateway.drain_seconds"
+    LIVEFEED_JWT_ALGORITHM        = "access.algorithm"
+    LIVEFEED_JWKS_URL             = "access.jwks_url"
+    LIVEFEED_JWT_AUDIENCE         = "access.audience"
+    LIVEFEED_JWT_ISSUER           = "access.issuer"
+    LIVEFEED_ALLOWED_ORIGINS      = "access.allowed_origins"
+    LIVEFEED_WORKER_PROCESSES_MAX = "workers.processes"
+    LIVEFEED_NODE_                = "gateway.drain_seconds, the agent follows"
+  }
+}
+
+locals {
   database = {
     secret        = module.secrets.arns["database"]
     host          = module.postgres.host
@@ -115,15 +141,16 @@ module "nats_bootstrap" {
     LIVEFEED_NODE_LAG_NAMESPACE = local.namespace
   }
   nats_server = {
-    name          = each.key
-    zone          = each.value.zone
-    cluster       = var.name
-    routes        = values(local.nats_hosts)
-    tls_secret    = module.secrets.arns["nats/tls"]
-    public_keys   = var.nats_public_keys
-    client_port   = local.ports.nats
-    route_port    = local.ports.nats_routes
-    payload_bytes = local.contract.nats.payload_bytes
+    name                 = each.key
+    zone                 = each.value.zone
+    cluster              = var.name
+    routes               = values(local.nats_hosts)
+    tls_secret           = module.secrets.arns["nats/tls"]
+    public_keys          = var.nats_public_keys
+    previous_public_keys = var.nats_previous_public_keys
+    client_port          = local.ports.nats
+    route_port           = local.ports.nats_routes
+    payload_bytes        = local.contract.nats.payload_bytes
     # Nine tenths of the volume: the rest is for what is being written anew.
     file_bytes_max = floor(0.9 * var.nats.volume.size * 1024 * 1024 * 1024)
     memory_bytes   = 2 * local.contract.nats.cache_bytes

@@ -37,6 +37,10 @@ locals {
   hook      = "drain"
   group     = { gateway = "${var.name}-gateway", workers = "${var.name}-workers" }
 
+  # Seven tenths of what a gateway's processes take.
+  connections_max    = tonumber(lookup(var.gateway.settings, "LIVEFEED_CONNECTIONS_MAX", local.contract.connections_max))
+  connections_wanted = floor(0.7 * local.connections_max * var.gateway.processes)
+
   # A gateway that leaves: the balancer notices, its clients go, and it is gone before the two
   # minutes are over that a spot instance has.
   health_check = { interval = 15, timeout = 5, unhealthy = 3, healthy = 2 }
@@ -46,6 +50,21 @@ locals {
     leave    = local.agent.leaving_seconds
     deadline = 110
   }
+  # What all processes of the largest groups may open to the primary, as livefeed doctor counts it.
+  pools = {
+    for tier, settings in { gateway = var.gateway.settings, workers = var.workers.settings } :
+    tier => tonumber(lookup(settings, "LIVEFEED_DATABASE_POOL_CONNECTIONS", local.contract.database_pool_connections))
+  }
+  opened = local.contract.database_connections
+  database_connections = sum([
+    var.gateway.size.max * var.gateway.processes * local.pools.gateway * local.opened.gateway_process,
+    contains(keys(var.gateway.settings), "LIVEFEED_FEED_SOURCE") ? var.gateway.size.max * var.gateway.processes * local.pools.gateway * local.opened.gateway_source : 0,
+    var.postgres.replicas > 0 ? var.gateway.size.max * var.gateway.processes * local.opened.gateway_look : 0,
+    var.workers.size.max * local.pools.workers * (var.workers.processes * local.opened.worker_process + local.opened.workers_beside),
+  ])
+  # Of Postgres and of RDS for themselves, and a person's.
+  database_connections_reserved = 20
+
   workers_deadline = max(20, ceil(2 * local.contract.worker_settle_seconds + local.agent.leaving_seconds))
 }
 
@@ -191,8 +210,8 @@ module "gateway" {
   size                       = var.gateway.size
   on_demand                  = var.gateway.on_demand
   scaling = merge(var.gateway.scaling, {
-    # Seven tenths of what its processes take: each of them refuses what is above its most.
-    connections = coalesce(var.gateway.scaling.connections, floor(0.7 * local.contract.connections_max * var.gateway.processes))
+    # Each of its processes refuses what is above its most.
+    connections = coalesce(var.gateway.scaling.connections, local.connections_wanted)
   })
   access_logs_bucket  = module.observability.access_logs_bucket
   deletion_protection = var.production

@@ -21,6 +21,11 @@ output "nats_instance_ids" {
 output "database_host" {
   description = "Name of the primary."
   value       = module.postgres.host
+
+  precondition {
+    condition     = local.database_connections + local.database_connections_reserved <= var.postgres.connections
+    error_message = "At their most gateways and workers may open ${local.database_connections} connections to Postgres, which keeps ${local.database_connections_reserved} for itself, and postgres.connections is ${var.postgres.connections}: raise it (with a class that has the memory), or lower size.max, processes or LIVEFEED_DATABASE_POOL_CONNECTIONS."
+  }
 }
 
 output "database_master_secret_arn" {

@@ -30,6 +30,17 @@ variable "nats_public_keys" {
   }
 }
 
+variable "nats_previous_public_keys" {
+  description = "While a role's key is changed: its public key of before, by role, which servers let in as well."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = length(setsubtract(keys(var.nats_previous_public_keys), keys(var.nats_public_keys))) == 0
+    error_message = "Only roles that have a public key have had one before: publisher, observer, gateway, worker, admin."
+  }
+}
+
 variable "nats_ca_certificate" {
   description = "Certificate (PEM, public) that those of the NATS servers are signed by."
   type        = string
@@ -98,9 +109,16 @@ variable "collector_image" {
 }
 
 variable "repository_arns" {
-  description = "ARNs of the ECR repositories of the images; none where they come from elsewhere."
+  description = "ARNs of the ECR repositories of the images, of which instances may pull; none where they come from elsewhere."
   type        = list(string)
   default     = []
+
+  validation {
+    condition = alltrue([
+      for image in [var.image, var.collector_image] : length(var.repository_arns) > 0 if strcontains(image, ".dkr.ecr.")
+    ])
+    error_message = "An image is in ECR: repository_arns has to name its repository, or instances may not pull it."
+  }
 }
 
 variable "production" {
@@ -158,6 +176,15 @@ variable "gateway" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition = alltrue([
+      for name in keys(var.gateway.settings) : !contains(keys(local.reserved_settings), startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name)
+    ])
+    error_message = "What Terraform computes is not a setting. Instead: ${join("; ", [
+      for name in keys(var.gateway.settings) : "${name}: ${lookup(local.reserved_settings, startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name, "as it is")}"
+    ])}."
+  }
 }
 
 variable "workers" {
@@ -175,6 +202,15 @@ variable "workers" {
   })
   default  = {}
   nullable = false
+
+  validation {
+    condition = alltrue([
+      for name in keys(var.workers.settings) : !contains(keys(local.reserved_settings), startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name)
+    ])
+    error_message = "What Terraform computes is not a setting. Instead: ${join("; ", [
+      for name in keys(var.workers.settings) : "${name}: ${lookup(local.reserved_settings, startswith(name, "LIVEFEED_NODE_") ? "LIVEFEED_NODE_" : name, "as it is")}"
+    ])}."
+  }
 }
 
 variable "postgres" {
@@ -185,7 +221,8 @@ variable "postgres" {
     multi_az       = optional(bool, true)
     replicas       = optional(number, 2)
     backup_days    = optional(number, 14)
-    connections    = optional(number, 800)
+    # For the groups at their most; not all of it is open at once, or 8 GiB would be few.
+    connections = optional(number, 1400)
   })
   default  = {}
   nullable = false

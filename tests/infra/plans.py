@@ -28,6 +28,7 @@ def variables(example: str) -> dict[str, Any]:
     """What a person gives to an example."""
     given: dict[str, Any] = {
         "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/livefeed@sha256:0",
+        "repository_arns": ["arn:aws:ecr:eu-west-1:123456789012:repository/livefeed"],
         "jwks_url": "https://login.example.com/keys",
         "nats_public_keys": KEYS,
         "nats_ca_certificate": CERTIFICATE,
@@ -45,8 +46,17 @@ def prepared(terraform: Terraform, example: str) -> Path:
 
 def plan_of(terraform: Terraform, directory: Path, example: str) -> Resources:
     """What the plan of an example would make."""
-    plan = once(directory, f"plan-{example}", lambda: _plan(terraform, directory, example))
-    return Resources(plan["planned_values"]["root_module"])
+    return Resources(_kept(terraform, directory, example)["planned_values"]["root_module"])
+
+
+def module_of(terraform: Terraform, directory: Path, name: str) -> Any:
+    """A module's configuration, as the plan of the smaller example has it."""
+    root = _kept(terraform, directory, "minimal")["configuration"]["root_module"]
+    return root["module_calls"]["livefeed"]["module"]["module_calls"][name]["module"]
+
+
+def _kept(terraform: Terraform, directory: Path, example: str) -> Any:
+    return once(directory, f"plan-{example}", lambda: _plan(terraform, directory, example))
 
 
 def _plan(terraform: Terraform, directory: Path, example: str) -> Any:

@@ -168,7 +168,9 @@ async def test_an_agent_completes_the_hook_of_its_group(
     await until(lambda: cloud.aws.of("CompleteLifecycleAction"), seconds=20, what="it completes")
     (call,) = cloud.aws.of("CompleteLifecycleAction")
     group = resources.one("aws_autoscaling_group", name)
-    (hook,) = group["initial_lifecycle_hook"]
+    hook = resources.one("aws_autoscaling_lifecycle_hook", name)
+    assert not group["initial_lifecycle_hook"], "it would never change"
+    assert hook["autoscaling_group_name"] == group["name"]
     assert call.fields["AutoScalingGroupName"] == group["name"]
     assert call.fields["LifecycleHookName"] == hook["name"]
     assert hook["lifecycle_transition"] == "autoscaling:EC2_INSTANCE_TERMINATING"

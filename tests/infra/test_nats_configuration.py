@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ from livefeed import subjects
 from livefeed.adapters.cache.nats_kv import NatsKvCache
 from livefeed.adapters.embedded.nats_server import find_nats_server
 from livefeed.adapters.nats.access import access_options
-from livefeed.adapters.nats.connection import connect
+from livefeed.adapters.nats.connection import close, connect
 from livefeed.adapters.nats.lag import consumer_lag
 from livefeed.adapters.nats.provision import provision
 from livefeed.adapters.nats.publish import Publisher
@@ -194,6 +196,28 @@ async def test_a_stranger_is_not_let_in(servers: Servers, tmp_path: Path) -> Non
         stranger = NatsAccess(nkey_seed=seed, ca_file=str(servers.access.ca_file))
         with pytest.raises(Unavailable):
             await connect(servers.url.split(","), name="x", access=stranger, seconds_max=2)
+
+
+async def test_a_role_is_let_in_with_its_key_of_before(
+    instances: dict[str, Instance], access: Access, tmp_path: Path
+) -> None:
+    """While a key is changed both are users, with the same rights, so that nobody is cut off."""
+    before = make_access(tmp_path / "before")
+    made = configurations(instances, access, tmp_path)
+    for path, _, _ in made.values():
+        pattern = r'(# gateway, before\n\s*{\n\s*nkey: )"U\w+"'
+        text, changed = re.subn(pattern, rf'\1"{before.public_keys["gateway"]}"', path.read_text())
+        assert changed == 1
+        assert len(re.findall(r"# \w+, before\n", text)) == 1
+        path.write_text(text)
+        _, of_today, of_before = re.split(r"# gateway(?:, before)?\n", text)
+        assert of_before.startswith(
+            re.sub(r'"U\w+"', f'"{before.public_keys["gateway"]}"', of_today)
+        )
+    async with running(made, access) as servers:
+        for holder in (access, before):
+            given = replace(access.of("gateway"), nkey_seed=holder.secret("nats-gateway"))
+            await close(await connect(servers.url.split(","), name="x", access=given))
 
 
 def test_a_seed_that_is_none_is_said_to_be_none() -> None:

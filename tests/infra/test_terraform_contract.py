@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from livefeed import limits, nats_roles, topology
+from livefeed import database_health, limits, nats_roles, topology
 from livefeed.settings import Settings
 from tests.infra.terraform import TERRAFORM
 from tests.servers import ROOT
@@ -60,6 +60,25 @@ def test_a_changed_default_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str
     other = "nats://127.0.0.1:4333" if name == "nats_url" else 7
     monkeypatch.setattr(Settings.model_fields[name], "default", other)
     assert (TERRAFORM / "contract.json").read_text() != INFRASTRUCTURE.contract_text()
+
+
+@pytest.mark.parametrize("has_replicas", [False, True])
+@pytest.mark.parametrize("has_source", [False, True])
+def test_connections_to_the_primary_are_counted_as_by_doctor(
+    has_replicas: bool, has_source: bool
+) -> None:
+    """What Terraform adds up from the contract is what the code says of the same processes."""
+    counted = json.loads((TERRAFORM / "contract.json").read_text())["database_connections"]
+    pools = 3 * (counted["gateway_process"] + has_source * counted["gateway_source"])
+    pools += 5 * counted["worker_process"] + counted["workers_beside"]
+    looks = 3 * has_replicas * counted["gateway_look"]
+    assert pools * 7 + looks == database_health.primary_connections(
+        gateways=3,
+        worker_processes=5,
+        pool_connections=7,
+        has_replicas=has_replicas,
+        has_source=has_source,
+    )
 
 
 def test_streams_fit_into_the_volumes() -> None:

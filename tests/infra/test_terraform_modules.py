@@ -96,6 +96,15 @@ def test_environments_name_inputs_that_are_there() -> None:
         assert (path.parent / f"{path.stem}.backend.hcl").is_file()
 
 
+def test_every_environment_may_pull_its_image() -> None:
+    """Who names an image in ECR names its repository, too: instances may pull from no other."""
+    for path in (TERRAFORM / "envs").glob("*.tfvars"):
+        text = path.read_text()
+        pattern = r'^image += "(\w+)[.]dkr[.]ecr[.]([\w-]+)[.]amazonaws[.]com/([\w/-]+)@'
+        account, region, name = re.findall(pattern, text, re.MULTILINE)[0]
+        assert f'repository_arns = ["arn:aws:ecr:{region}:{account}:repository/{name}"]\n' in text
+
+
 def test_the_lock_has_more_than_one_platform() -> None:
     """People plan on their own computers, workflows on others."""
     lock = (TERRAFORM / ".terraform.lock.hcl").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from livefeed.limits import REPLICAS_MAX
 from livefeed.protocol import HEARTBEAT_SECONDS
 from livefeed.settings import Settings
-from tests.infra.plans import CERTIFICATE_ARN, Resources, plan_of
+from tests.infra.plans import CERTIFICATE_ARN, Resources, module_of, plan_of
 from tests.infra.terraform import Terraform
 
 pytestmark = pytest.mark.timeout(600)  # The first one installs tools.
@@ -136,6 +137,20 @@ def test_nats_has_three_servers_in_three_zones(complete: Resources) -> None:
     assert len(recover) == 3
 
 
+def test_nothing_boots_before_there_is_a_way_out(
+    terraform: Terraform, shared_directory: Path
+) -> None:
+    """Who takes a subnet waits for its routes: what an instance installs is outside."""
+    network = module_of(terraform, shared_directory, "network")
+    routes = {
+        one["address"]
+        for one in network["resources"]
+        if one["type"] in {"aws_route", "aws_route_table_association"}
+    }
+    assert len(routes) == 4
+    assert set(network["outputs"]["subnet_ids"]["depends_on"]) == routes
+
+
 def test_instances_answer_imdsv2_alone(complete: Resources) -> None:
     """And no instance has a public address or a disk that is not encrypted."""
     machines = complete.all("aws_instance") + complete.all("aws_launch_template")
@@ -148,8 +163,8 @@ def test_instances_answer_imdsv2_alone(complete: Resources) -> None:
 def test_hooks_wait_longer_than_drains(complete: Resources) -> None:
     """The group holds an instance back for as long as its agent may take, and some seconds."""
     waits = {
-        group["name"]: group["initial_lifecycle_hook"][0]["heartbeat_timeout"]
-        for group in complete.all("aws_autoscaling_group")
+        hook["autoscaling_group_name"]: hook["heartbeat_timeout"]
+        for hook in complete.all("aws_autoscaling_lifecycle_hook")
     }
     assert waits == {"livefeed-example-gateway": 120, "livefeed-example-workers": 60}
 
@@ -168,11 +183,33 @@ def test_everything_is_told(complete: Resources) -> None:
         "aws_budgets_budget": 1,
         "aws_cloudwatch_composite_alarm": 1,
         "aws_cloudwatch_dashboard": 1,
-        "aws_backup_plan": 1,
+        "aws_backup_plan": 2,
         "aws_sns_topic_subscription": 1,
     }
     assert wanted.items() <= complete.types.items()
     assert complete.types["aws_cloudwatch_metric_alarm"] >= 25
+
+
+def test_snapshots_of_rds_are_made_when_it_makes_them(complete: Resources) -> None:
+    """It makes none within an hour before, or in, a window of its own; volumes have each hour."""
+    tags = {
+        next(iter(one["selection_tag"]))["key"]: one["name"]
+        for one in complete.all("aws_backup_selection")
+    }
+    assert tags == {"Backup": "livefeed-example-daily", "BackupHourly": "livefeed-example-hourly"}
+    servers = complete.all("aws_db_instance")
+    assert not any("BackupHourly" in (one["tags"] or {}) for one in servers)
+    assert all("BackupHourly" in one["tags"] for one in complete.all("aws_ebs_volume"))
+    (rule,) = next(one for one in complete.all("aws_backup_plan") if one["name"] == tags["Backup"])[
+        "rule"
+    ]
+    minute, hour = re.findall(r"cron[(](\d+) (\d+) [*] [*] [?] [*][)]", rule["schedule"])[0]
+    begins = int(hour) * 60 + int(minute)
+    primary = complete.one("aws_db_instance", "postgres", "primary")
+    for window in (primary["backup_window"], *(one["maintenance_window"] for one in servers)):
+        first, last = (int(h) * 60 + int(m) for h, m in re.findall(r"(\d+):(\d+)", window))
+        # A job may begin late, within the rule's window.
+        assert last < begins or begins + rule["start_window"] < first - 60, window
 
 
 def test_no_secret_has_a_value(complete: Resources) -> None:

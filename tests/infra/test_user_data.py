@@ -38,6 +38,71 @@ exit 3
 """
 
 
+PROGRAM: Final = """#!/bin/bash
+# Any program of an instance: writes down what it is asked for, and fails if that is to fail.
+command="${0##*/} $*"
+echo "$command" >>"$MACHINE/calls"
+[[ -n "$FAILING" && "$command" == "$FAILING"* ]] && exit 1
+case "$command" in
+  # What is there is known by what was done before.
+  rpm*) grep -q "^installed$" "$MACHINE/has" ;;
+  dnf*) echo installed >>"$MACHINE/has" ;;
+  "docker image inspect"*) grep -qxF "image ${!#}" "$MACHINE/has" ;;
+  "docker pull"*) echo "image ${!#}" >>"$MACHINE/has" ;;
+  "docker login"*) cat >/dev/null ;;
+  "systemctl is-enabled"*) grep -qxF "unit ${!#}" "$MACHINE/has" ;;
+  "systemctl enable"*) echo "unit ${!#}" >>"$MACHINE/has" ;;
+  curl*) echo CERTIFICATE >"$(sed 's/.*--output ([^ ]*).*/\\1/' -E <<<"$command")" ;;
+esac
+"""
+PROGRAMS: Final = (
+    *("rpm", "dnf", "docker", "systemctl", "curl", "aws", "sleep"),
+    *("id", "blkid", "mountpoint", "chown"),
+)
+
+
+class Machine:
+    """Runs an instance's bootstrap where every program only says what it was asked for."""
+
+    def __init__(self, instance: Instance, directory: Path) -> None:
+        self._directory = directory
+        programs = directory / "bin"
+        programs.mkdir()
+        for name in PROGRAMS:
+            (programs / name).write_text(PROGRAM)
+            (programs / name).chmod(0o755)
+        (directory / "has").write_text("")
+        script = instance.files["/usr/local/sbin/livefeed-bootstrap"]
+        for folder in ("/etc", "/var"):
+            (directory / folder.strip("/") / "livefeed").mkdir(parents=True)
+            script = re.sub(
+                rf"(?<=[ \"]){folder}(?=/(livefeed|lib|fstab))", f"{directory}{folder}", script
+            )
+        (directory / "etc" / "fstab").write_text("")
+        self._script = directory / "livefeed-bootstrap"
+        # No device is there, and none is waited for.
+        self._script.write_text(re.sub(r"\[\[ -b .* \]\]", "true", script))
+
+    def bootstrap(self, failing: str = "") -> int:
+        """Run it while a command fails; returns its status."""
+        path = f"{self._directory / 'bin'}:{os.environ['PATH']}"
+        environment = {"PATH": path, "MACHINE": str(self._directory), "FAILING": failing}
+        return subprocess.run(
+            ["/bin/bash", self._script], env=environment, check=False, timeout=30
+        ).returncode
+
+    @property
+    def calls(self) -> list[str]:
+        """What programs were asked for, in order."""
+        return (self._directory / "calls").read_text().splitlines()
+
+    @property
+    def enabled(self) -> list[str]:
+        """The units of livefeed that were enabled and started, in order."""
+        pattern = r"systemctl enable --now --no-block (\S+)"
+        return [found[1] for call in self.calls if (found := re.fullmatch(pattern, call))]
+
+
 @pytest.fixture(params=ROLES)
 def instance(request: pytest.FixtureRequest, instances: dict[str, Instance]) -> Instance:
     """One instance of each kind."""
@@ -85,11 +150,12 @@ def test_units_are_what_systemd_takes(
     }
     service = SERVICES[request.node.callspec.params["instance"]]
     assert set(units) == {
-        f"livefeed-{name}.service" for name in ("secrets", service, "node-agent", "collector")
+        f"livefeed-{name}.service"
+        for name in ("bootstrap", "secrets", service, "node-agent", "collector")
     }
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("docker", "livefeed", "livefeed-secrets"):
+    for name in ("docker", "livefeed", "livefeed-bootstrap", "livefeed-secrets"):
         (programs / name).write_text("#!/bin/sh\n")
         (programs / name).chmod(0o755)
     # Docker's own unit comes with its package.
@@ -110,12 +176,56 @@ def test_units_are_what_systemd_takes(
 
 
 def test_every_unit_is_started(instance: Instance) -> None:
-    """The one command of the user data starts all units that it writes."""
+    """The one command of the user data starts a unit, without waiting, that starts all others."""
     (command,) = instance.commands
-    script = instance.files[command[0]]
+    *words, name = command
+    assert words == ["systemctl", "enable", "--now", "--no-block"]
+    (program,) = re.findall(
+        r"^ExecStart=(\S+)$", instance.files[f"/etc/systemd/system/{name}"], re.MULTILINE
+    )
     for path in instance.files:
-        if path.endswith(".service"):
-            assert Path(path).name in script
+        if path.endswith(".service") and Path(path).name != name:
+            assert Path(path).name in instance.files[program]
+
+
+def test_an_instance_is_tried_until_it_is_a_node(instance: Instance) -> None:
+    """Registries and mirrors may be away for longer than the first boot waits."""
+    unit = instance.files["/etc/systemd/system/livefeed-bootstrap.service"].splitlines()
+    assert {
+        *("StartLimitIntervalSec=0", "After=network-online.target"),
+        *("Type=oneshot", "RemainAfterExit=yes", "Restart=on-failure"),
+        "WantedBy=multi-user.target",
+    } <= set(unit)
+
+
+@pytest.mark.parametrize("failing", ["dnf", "curl", "aws", "docker pull"])
+def test_what_fails_while_starting_is_done_again(
+    instance: Instance, tmp_path: Path, failing: str
+) -> None:
+    """The script says that it failed, so that it runs again, and the next run makes it whole; a
+    run after that, as at each boot, changes nothing, and starts nobody who has drained."""
+    machine = Machine(instance, tmp_path)
+    uses = failing in instance.files["/usr/local/sbin/livefeed-bootstrap"]
+    assert (machine.bootstrap(failing) == 0) is not uses
+    if uses:
+        assert not machine.enabled
+    assert machine.bootstrap() == 0
+    units = {Path(path).name for path in instance.files if path.endswith(".service")}
+    assert set(machine.enabled) == units - {"livefeed-bootstrap.service"}
+    before = machine.enabled
+    assert machine.bootstrap() == 0
+    assert machine.enabled == before
+
+
+def test_livefeed_does_not_wait_for_the_collector(instance: Instance, tmp_path: Path) -> None:
+    """Its image is another registry's: its own unit alone pulls it, after all have started."""
+    machine = Machine(instance, tmp_path)
+    assert machine.bootstrap() == 0
+    unit = instance.files["/etc/systemd/system/livefeed-collector.service"]
+    (image,) = re.findall(r" (\S+) --config ", unit)
+    assert "\nRestart=always\n" in unit
+    assert not [call for call in machine.calls if image in call]
+    assert machine.enabled[-1] == "livefeed-collector.service"
 
 
 def test_a_service_may_take_as_long_as_its_drain(instances: dict[str, Instance]) -> None:
@@ -127,12 +237,37 @@ def test_a_service_may_take_as_long_as_its_drain(instances: dict[str, Instance])
     assert seconds >= settings.drain_wait_seconds + settings.drain_seconds + 10
 
 
+def test_a_nats_server_leaves_as_a_lame_duck(instances: dict[str, Instance]) -> None:
+    """It is told by the one signal that it does so on, and has the time that it takes."""
+    files = instances["nats-1"].files
+    unit = files["/etc/systemd/system/livefeed-nats.service"]
+    assert re.findall(r"^ExecStop=-/usr/bin/docker (.*)$", unit, re.MULTILINE) == [
+        "kill --signal USR2 livefeed-nats",
+        "wait livefeed-nats",
+    ]
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    takes = re.findall(r'^lame_duck_\w+: "(\d+)s"$', files["/etc/livefeed/nats.conf"], re.MULTILINE)
+    assert len(takes) == 2
+    assert float(seconds) >= sum(map(float, takes)) + 10
+
+
 def test_settings_are_settings(instance: Instance) -> None:
     """Every variable is one that the code knows, with a value that it takes."""
     environment = instance.environment
     named = {name for name in environment if not name.startswith("LIVEFEED_NODE_")}
     assert named <= {f"LIVEFEED_{name.upper()}" for name in Settings.model_fields}
     load_settings(**_settings(environment))
+
+
+def test_nothing_that_is_computed_is_given_as_a_setting(instance: Instance) -> None:
+    """A plan refuses each name that Terraform gives itself, and names the input instead."""
+    text = (ROOT / "infra" / "terraform" / "bootstrap.tf").read_text()
+    reserved = set(
+        re.findall(r'^    (LIVEFEED_\w+) += "', text.partition("\n}\n")[0], re.MULTILINE)
+    )
+    named = {name for name in instance.environment if not name.startswith("LIVEFEED_NODE_")}
+    assert "LIVEFEED_NODE_" in reserved
+    assert named <= reserved
 
 
 def test_settings_of_the_agent_are_settings(

@@ -112,8 +112,11 @@ data "aws_iam_policy_document" "no_secrets" {
     condition {
       test     = "ArnNotLike"
       variable = "aws:ResourceArn"
-      # Public parameters, such as the newest image, and the deployment's own addresses.
-      values = ["arn:aws:ssm:*::parameter/aws/service/*", "arn:aws:ssm:*:*:parameter/livefeed*"]
+      # Public parameters, such as the newest image, and the deployments' own addresses.
+      values = concat(
+        ["arn:aws:ssm:*::parameter/aws/service/*"],
+        [for name in var.deployments : "arn:aws:ssm:*:*:parameter/${name}/*"],
+      )
     }
   }
 }

@@ -25,6 +25,17 @@ variable "environments" {
   default     = ["staging", "prod"]
 }
 
+variable "deployments" {
+  description = "Names of the deployments, as their own input name has them; the role that plans reads their parameters, which are addresses."
+  type        = set(string)
+  default     = ["livefeed-dev", "livefeed-staging", "livefeed-prod"]
+
+  validation {
+    condition     = alltrue([for name in var.deployments : can(regex("^[a-z][a-z0-9-]{1,22}[a-z0-9]$", name))])
+    error_message = "A deployment's name has 3 to 24 lower-case letters, digits and hyphens, and no pattern."
+  }
+}
+
 variable "apply_policy_arns" {
   description = "Policies of the role that applies: what it may make. AdministratorAccess makes everything; bound it with a permissions boundary where you have one."
   type        = set(string)

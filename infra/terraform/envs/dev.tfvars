@@ -10,6 +10,8 @@ access = {
   allowed_origins = ["https://app.example.com"]
 }
 
+repository_arns = ["arn:aws:ecr:eu-west-1:ACCOUNT:repository/livefeed"]
+
 production = false
 network    = { nat_gateways = 1, flow_log_days = 7 }
 nats       = { instance_type = "t4g.medium", volume = { size = 20, iops = 3000, throughput = 125 } }

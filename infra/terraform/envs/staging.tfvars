@@ -11,6 +11,7 @@ access = {
 }
 
 certificate_arn = "arn:aws:acm:eu-west-1:ACCOUNT:certificate/ID"
+repository_arns = ["arn:aws:ecr:eu-west-1:ACCOUNT:repository/livefeed"]
 gateway         = { size = { max = 6 } }
 workers         = { size = { max = 6 } }
 postgres        = { instance_class = "db.t4g.large", backup_days = 3 }

@@ -74,6 +74,33 @@ run "who_plans_writes_nothing" {
   }
 }
 
+run "who_plans_reads_the_parameters_of_deployments_alone" {
+  command = plan
+
+  variables {
+    deployments = ["feed-prod", "feed-trial"]
+  }
+
+  assert {
+    condition = toset(flatten([for one in data.aws_iam_policy_document.no_secrets.statement[0].condition : one.values])) == toset([
+      "arn:aws:ssm:*::parameter/aws/service/*",
+      "arn:aws:ssm:*:*:parameter/feed-prod/*",
+      "arn:aws:ssm:*:*:parameter/feed-trial/*",
+    ])
+    error_message = "Parameters of deployments that are named are read, and nobody else's."
+  }
+}
+
+run "a_pattern_for_a_deployment_is_refused" {
+  command = plan
+
+  variables {
+    deployments = ["*"]
+  }
+
+  expect_failures = [var.deployments]
+}
+
 run "states_are_kept" {
   command = plan
 

@@ -5,6 +5,7 @@ module "livefeed" {
   name                = var.name
   region              = var.region
   image               = var.image
+  repository_arns     = var.repository_arns
   certificate_arn     = var.certificate_arn
   nats_public_keys    = var.nats_public_keys
   nats_ca_certificate = var.nats_ca_certificate

@@ -5,6 +5,7 @@ module "livefeed" {
   name                = var.name
   region              = var.region
   image               = var.image
+  repository_arns     = var.repository_arns
   nats_public_keys    = var.nats_public_keys
   nats_ca_certificate = var.nats_ca_certificate
   access              = { jwks_url = var.jwks_url }

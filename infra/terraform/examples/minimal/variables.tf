@@ -15,6 +15,12 @@ variable "image" {
   type        = string
 }
 
+variable "repository_arns" {
+  description = "ARNs of the ECR repositories of the image; none where it comes from elsewhere."
+  type        = list(string)
+  default     = []
+}
+
 variable "jwks_url" {
   description = "Where the public keys of tokens are."
   type        = string

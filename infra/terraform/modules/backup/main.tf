@@ -9,30 +9,30 @@ resource "aws_backup_vault_notifications" "this" {
   backup_vault_events = ["BACKUP_JOB_FAILED", "RESTORE_JOB_FAILED"]
 }
 
-resource "aws_backup_plan" "this" {
-  name = var.name
-
-  rule {
-    rule_name         = "hourly"
-    target_vault_name = aws_backup_vault.this.name
-    schedule          = "cron(0 * * * ? *)"
-    start_window      = 60
-    completion_window = 180
-
-    lifecycle {
-      delete_after = var.hourly_days
-    }
+locals {
+  plans = {
+    # Volumes alone: RDS makes no snapshot within an hour before or in one of its own windows, and has
+    # every moment of its own.
+    hourly = { tag = "BackupHourly", schedule = "cron(0 * * * ? *)", completion_minutes = 180, days = var.hourly_days }
+    # Far from the windows of Postgres, which are from 02:00 to 09:30.
+    daily = { tag = "Backup", schedule = "cron(30 12 * * ? *)", completion_minutes = 360, days = var.daily_days }
   }
+}
+
+resource "aws_backup_plan" "this" {
+  for_each = local.plans
+
+  name = "${var.name}-${each.key}"
 
   rule {
-    rule_name         = "daily"
+    rule_name         = each.key
     target_vault_name = aws_backup_vault.this.name
-    schedule          = "cron(30 1 * * ? *)"
+    schedule          = each.value.schedule
     start_window      = 60
-    completion_window = 360
+    completion_window = each.value.completion_minutes
 
     lifecycle {
-      delete_after = var.daily_days
+      delete_after = each.value.days
     }
   }
 }
@@ -62,13 +62,15 @@ resource "aws_iam_role_policy_attachment" "this" {
 }
 
 resource "aws_backup_selection" "this" {
-  name         = var.name
-  plan_id      = aws_backup_plan.this.id
+  for_each = local.plans
+
+  name         = "${var.name}-${each.key}"
+  plan_id      = aws_backup_plan.this[each.key].id
   iam_role_arn = aws_iam_role.this.arn
 
   selection_tag {
     type  = "STRINGEQUALS"
-    key   = "Backup"
+    key   = each.value.tag
     value = var.name
   }
 }

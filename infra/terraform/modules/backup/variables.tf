@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the deployment; whatever has the tag Backup = NAME is backed up."
+  description = "Name of the deployment; what has the tag Backup = NAME is backed up daily, what has BackupHourly = NAME hourly."
   type        = string
 }
 
@@ -20,7 +20,7 @@ variable "daily_days" {
 }
 
 variable "hourly_days" {
-  description = "Days that the hourly ones are kept, of the volumes with the streams among others."
+  description = "Days that the hourly ones are kept, which are of the volumes with the streams."
   type        = number
   default     = 2
 }

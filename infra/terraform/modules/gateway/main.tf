@@ -68,13 +68,6 @@ resource "aws_autoscaling_group" "this" {
   termination_policies      = ["OldestLaunchTemplate", "Default"]
   enabled_metrics           = ["GroupDesiredCapacity", "GroupInServiceInstances", "GroupTerminatingInstances"]
 
-  initial_lifecycle_hook {
-    name                 = var.lifecycle_hook
-    lifecycle_transition = "autoscaling:EC2_INSTANCE_TERMINATING"
-    heartbeat_timeout    = max(var.drain.deadline + 10, 2 * var.agent_heartbeat_seconds)
-    default_result       = "CONTINUE"
-  }
-
   mixed_instances_policy {
     instances_distribution {
       on_demand_base_capacity                  = var.on_demand.base
@@ -119,4 +112,14 @@ resource "aws_autoscaling_group" "this" {
   lifecycle {
     ignore_changes = [desired_capacity]
   }
+}
+
+# Not a part of the group, where it would be what it was when the group was made: a time that is
+# changed has to reach AWS. Nobody ends before it is there, for what has just started does not leave.
+resource "aws_autoscaling_lifecycle_hook" "drain" {
+  name                   = var.lifecycle_hook
+  autoscaling_group_name = aws_autoscaling_group.this.name
+  lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
+  heartbeat_timeout      = max(var.drain.deadline + 10, 2 * var.agent_heartbeat_seconds)
+  default_result         = "CONTINUE"
 }

@@ -54,16 +54,17 @@ locals {
       "/usr/local/sbin/livefeed-bootstrap" = {
         mode = "0755"
         content = templatefile("${path.module}/templates/bootstrap.sh.tftpl", {
-          region   = var.region
-          images   = [var.image, var.collector_image]
-          database = local.database
-          device   = var.nats_server == null ? null : var.nats_server.data_device
-          units    = local.units
+          region          = var.region
+          image           = var.image
+          collector_image = var.collector_image
+          database        = local.database
+          device          = var.nats_server == null ? null : var.nats_server.data_device
+          units           = local.units
         })
       }
     },
     {
-      for unit in local.units : "/etc/systemd/system/${unit}.service" => {
+      for unit in concat(["livefeed-bootstrap"], local.units) : "/etc/systemd/system/${unit}.service" => {
         mode = "0644"
         content = templatefile("${path.module}/templates/${unit}.service.tftpl", {
           role            = var.role
@@ -86,6 +87,7 @@ locals {
     write_files = [
       for path, file in local.files : { path = path, permissions = file.mode, content = file.content }
     ]
-    runcmd = [["/usr/local/sbin/livefeed-bootstrap"]]
+    # cloud-init runs this once and never again; the unit tries until it has succeeded.
+    runcmd = [["systemctl", "enable", "--now", "--no-block", "livefeed-bootstrap.service"]]
   })])
 }

@@ -109,24 +109,26 @@ variable "redis_host" {
 variable "nats_server" {
   description = "The NATS server of this node; needed for the role nats, null for others."
   type = object({
-    name            = string
-    zone            = string
-    cluster         = string
-    routes          = list(string)
-    tls_secret      = string
-    public_keys     = map(string)
-    file_bytes_max  = number
-    memory_bytes    = number
-    data_device     = optional(string, "/dev/sdf")
-    payload_bytes   = number
-    pending_bytes   = optional(number, 67108864)
-    client_port     = number
-    route_port      = optional(number, 6222)
-    monitor_port    = optional(number, 8222)
-    streams_max     = number
-    consumers_max   = number
-    lame_duck_grace = optional(number, 10)
-    lame_duck       = optional(number, 30)
+    name        = string
+    zone        = string
+    cluster     = string
+    routes      = list(string)
+    tls_secret  = string
+    public_keys = map(string)
+    # Of a role whose key is being changed: both let it in.
+    previous_public_keys = optional(map(string), {})
+    file_bytes_max       = number
+    memory_bytes         = number
+    data_device          = optional(string, "/dev/sdf")
+    payload_bytes        = number
+    pending_bytes        = optional(number, 67108864)
+    client_port          = number
+    route_port           = optional(number, 6222)
+    monitor_port         = optional(number, 8222)
+    streams_max          = number
+    consumers_max        = number
+    lame_duck_grace      = optional(number, 10)
+    lame_duck            = optional(number, 30)
     roles = list(object({
       name      = string
       publish   = list(string)
@@ -144,8 +146,12 @@ variable "nats_server" {
 
   validation {
     condition = var.nats_server == null ? true : alltrue([
-      for key in values(var.nats_server.public_keys) : can(regex("^U[A-Z2-7]{55}$", key))
+      for key in concat(values(var.nats_server.public_keys), values(var.nats_server.previous_public_keys)) : can(regex("^U[A-Z2-7]{55}$", key))
     ])
     error_message = "A public key of a user begins with U and has 56 characters; a seed (SU…) must not come here."
+  }
+  validation {
+    condition     = var.nats_server == null ? true : length(distinct(concat(values(var.nats_server.public_keys), values(var.nats_server.previous_public_keys)))) == length(concat(values(var.nats_server.public_keys), values(var.nats_server.previous_public_keys)))
+    error_message = "Each public key is of one role, and a previous one is another than today's: servers refuse a user that is there twice."
   }
 }

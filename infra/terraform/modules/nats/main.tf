@@ -53,8 +53,9 @@ resource "aws_ebs_volume" "streams" {
   final_snapshot    = var.termination_protection
 
   tags = {
-    Name   = "${var.name}-${each.key}-streams"
-    Backup = var.name
+    Name         = "${var.name}-${each.key}-streams"
+    Backup       = var.name
+    BackupHourly = var.name
   }
 }
 

@@ -13,6 +13,14 @@ output "subnet_ids" {
   value = {
     for tier in keys(local.tiers) : tier => [for index in range(3) : aws_subnet.this["${tier}-${index}"].id]
   }
+
+  # An instance that boots in a subnet without a way out would reach no registry and no secret.
+  depends_on = [
+    aws_route.public,
+    aws_route_table_association.public,
+    aws_route.private,
+    aws_route_table_association.private,
+  ]
 }
 
 output "subnet_cidrs" {

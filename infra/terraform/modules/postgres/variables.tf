@@ -86,9 +86,9 @@ variable "deletion_protection" {
 }
 
 variable "connections" {
-  description = "max_connections of each server: more than (gateways + workers) × LIVEFEED_DATABASE_POOL_CONNECTIONS."
+  description = "max_connections of each server: for the pools of all processes of all instances, which the root module counts."
   type        = number
-  default     = 800
+  default     = 1400
 }
 
 variable "lag_alarm_seconds" {

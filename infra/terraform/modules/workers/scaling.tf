@@ -1,9 +1,10 @@
 # From none to one: target tracking divides by the instances, and does not serve at zero.
 resource "aws_autoscaling_policy" "first" {
-  name                      = "first"
-  autoscaling_group_name    = aws_autoscaling_group.this.name
-  policy_type               = "StepScaling"
-  adjustment_type           = "ExactCapacity"
+  name                   = "first"
+  autoscaling_group_name = aws_autoscaling_group.this.name
+  policy_type            = "StepScaling"
+  # One more, and never "exactly one": whatever the alarm is mistaken about, nobody is taken away.
+  adjustment_type           = "ChangeInCapacity"
   estimated_instance_warmup = var.scaling.warmup_seconds
 
   step_adjustment {
@@ -22,9 +23,10 @@ resource "aws_cloudwatch_metric_alarm" "first" {
   alarm_actions       = [aws_autoscaling_policy.first.arn]
 
   metric_query {
-    id          = "wanted"
-    label       = "1 while the first one is wanted"
-    expression  = "IF(FILL(lag, 0) > ${var.scaling.activation} AND FILL(instances, 0) < 1, 1, 0)"
+    id    = "wanted"
+    label = "1 while the first one is wanted"
+    # The group's newest minute may be missing: it has what it had a minute before, not none.
+    expression  = "IF(FILL(lag, 0) > ${var.scaling.activation} AND FILL(instances, REPEAT) < 1, 1, 0)"
     return_data = true
   }
 
@@ -69,8 +71,9 @@ resource "aws_autoscaling_policy" "backlog" {
     customized_metric_specification {
       metrics {
         id = "each"
-        # Without news of the lag there is no value, and then workers stay.
-        expression  = "lag / IF(FILL(instances, 0) > 0, instances, 1)"
+        # Without news of the lag there is no value, and then workers stay. A minute of the group
+        # that is missing is like the one before: divided by one, the backlog would ask for all.
+        expression  = "lag / IF(FILL(instances, REPEAT) > 0, FILL(instances, REPEAT), 1)"
         return_data = true
       }
 

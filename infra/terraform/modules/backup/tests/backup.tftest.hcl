@@ -12,13 +12,15 @@ run "hourly_daily_and_tried" {
   command = apply
 
   assert {
-    condition     = toset([for one in aws_backup_plan.this.rule : one.rule_name]) == toset(["hourly", "daily"])
+    condition     = toset(flatten([for plan in aws_backup_plan.this : [for one in plan.rule : one.rule_name]])) == toset(["hourly", "daily"])
     error_message = "Recovery points are made each hour and each day."
   }
 
   assert {
-    condition     = one(aws_backup_selection.this.selection_tag).value == var.name
-    error_message = "What has our tag is backed up."
+    condition = { for name, one in aws_backup_selection.this : name => [for tag in one.selection_tag : "${tag.key}=${tag.value}"] } == {
+      hourly = ["BackupHourly=livefeed-test"], daily = ["Backup=livefeed-test"]
+    }
+    error_message = "What has our tags is backed up."
   }
 
   assert {

@@ -103,7 +103,7 @@ run "the_hook_outlasts_two_heartbeats" {
   }
 
   assert {
-    condition     = one(aws_autoscaling_group.this.initial_lifecycle_hook).heartbeat_timeout == 180
+    condition     = aws_autoscaling_lifecycle_hook.drain.heartbeat_timeout == 180
     error_message = "One heartbeat that is lost ends no drain."
   }
 }
@@ -112,7 +112,7 @@ run "an_instance_that_ends_is_held_back_until_it_is_drained" {
   command = plan
 
   assert {
-    condition     = one(aws_autoscaling_group.this.initial_lifecycle_hook).heartbeat_timeout == 120 && one(aws_autoscaling_group.this.initial_lifecycle_hook).default_result == "CONTINUE"
+    condition     = aws_autoscaling_lifecycle_hook.drain.heartbeat_timeout == 120 && aws_autoscaling_lifecycle_hook.drain.default_result == "CONTINUE"
     error_message = "The hook waits somewhat longer than the drain may take."
   }
 

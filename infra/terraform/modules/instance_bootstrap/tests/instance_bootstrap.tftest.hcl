@@ -88,3 +88,29 @@ run "nats_without_its_server_is_refused" {
 
   expect_failures = [output.user_data_base64]
 }
+
+run "a_key_that_is_there_twice_is_refused" {
+  command = plan
+
+  variables {
+    role = "nats"
+    nats_server = {
+      name                 = "nats-1"
+      zone                 = "eu-west-1a"
+      cluster              = "livefeed-test"
+      routes               = ["nats-1.livefeed.internal"]
+      tls_secret           = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:tls"
+      public_keys          = { gateway = "UAIZW2HZTRX5ILCRRNX4NSMTRTP24U5GRSKLI3MD7OXD75NSGYKU7WUQ" }
+      previous_public_keys = { gateway = "UAIZW2HZTRX5ILCRRNX4NSMTRTP24U5GRSKLI3MD7OXD75NSGYKU7WUQ" }
+      file_bytes_max       = 1
+      memory_bytes         = 1
+      payload_bytes        = 1
+      client_port          = 4222
+      streams_max          = 1
+      consumers_max        = 1
+      roles                = [{ name = "gateway", publish = ["a"], subscribe = ["b"] }]
+    }
+  }
+
+  expect_failures = [var.nats_server]
+}

@@ -51,7 +51,22 @@ run "from_none_to_many_and_back" {
   }
 
   assert {
-    condition     = one(aws_autoscaling_group.this.initial_lifecycle_hook).heartbeat_timeout == 60
+    condition     = aws_autoscaling_policy.first.adjustment_type == "ChangeInCapacity"
+    error_message = "The first one is added: a busy group is never made one of a single instance."
+  }
+
+  assert {
+    condition = alltrue([
+      for expression in concat(
+        [for one in aws_cloudwatch_metric_alarm.first.metric_query : one.expression if one.id == "wanted"],
+        [for one in aws_autoscaling_policy.backlog.target_tracking_configuration[0].customized_metric_specification[0].metrics : one.expression if one.id == "each"],
+      ) : strcontains(expression, "FILL(instances, REPEAT)") && !strcontains(expression, "FILL(instances, 0)")
+    ])
+    error_message = "A minute of the group that is missing is like the one before, not a minute without instances."
+  }
+
+  assert {
+    condition     = aws_autoscaling_lifecycle_hook.drain.heartbeat_timeout == 60
     error_message = "One heartbeat that is lost ends no drain."
   }
 
