@@ -19,6 +19,8 @@ NOT_READ_BACK: Final = {
         *("capacity_reservation_specification", "default_instance_warmup"),
         "mixed_instances_policy",
     },
+    # It answers with a queue and a role of its own.
+    "aws_autoscaling_lifecycle_hook": {"notification_target_arn", "role_arn"},
     "aws_autoscaling_policy": {"enabled", "predictive_scaling_configuration"},
     "aws_db_instance": {
         *("monitoring_interval", "monitoring_role_arn"),
