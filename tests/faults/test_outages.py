@@ -16,6 +16,7 @@ from functions.worker import Worker
 from livefeed.adapters.nats.connection import Connection, close, connect
 from livefeed.adapters.nats.publish import Publisher
 from livefeed.errors import OutcomeUnknown, Unavailable
+from livefeed.limits import HEAD_CHECK_SECONDS
 from tests.integration.test_order_end_to_end import an_update, expected
 from tests.integration.test_worker import Slow
 from tests.servers import Follower, OwnServers, Stack, until, update
@@ -136,6 +137,8 @@ async def test_an_outage_loses_nothing(
     for user, reader in readers.items():
         await until(
             lambda user=user, reader=reader: shown(reader) == expected(publisher.sent[user]),
+            # A push that was lost with its worker's connection is found by comparing heads.
+            seconds=HEAD_CHECK_SECONDS + BUSY_COMPUTER_SECONDS,
             what=f"{user} has what the log has (seed {seed})",
         )
         later = own_stack.follow(user)
