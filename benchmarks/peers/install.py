@@ -88,7 +88,9 @@ async def _make(done: Path, fill: Fill) -> None:
 
 
 async def _run(argv: Sequence[str], folder: Path) -> None:
-    launch = Launch(log=None, directory=folder, environment=os.environ)
+    # pip takes for installed what it finds in PYTHONPATH, which will not be there later.
+    own = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    launch = Launch(log=None, directory=folder, environment=own)
     try:
         await run("packages", argv, launch, seconds=INSTALL_SECONDS_MAX)
     except Unavailable as error:
