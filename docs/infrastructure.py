@@ -115,12 +115,14 @@ class Block(NamedTuple):
     name: str
     arguments: dict[str, str]
     """As they are written, over one line or several."""
+    body: str
+    """All that stands in it."""
 
 
 def blocks(text: str, kind: str) -> Iterator[Block]:
     """Every block of a kind in a file, in order; the file is as `terraform fmt` leaves it."""
     for found in re.finditer(rf'^{kind} "(\w+)" {{\n(.*?)^}}', text, re.MULTILINE | re.DOTALL):
-        yield Block(found[1], _arguments(found[2]))
+        yield Block(found[1], _arguments(found[2]), found[2])
 
 
 def _arguments(body: str) -> dict[str, str]:

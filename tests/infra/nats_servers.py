@@ -5,7 +5,6 @@ Only what names places of an instance is changed, such as ports, and keys that w
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -21,6 +20,7 @@ from livefeed.nats_access import NatsAccess
 from livefeed.nats_roles import roles
 from tests.infra.rendered import Instance
 from tests.infra.terraform import TERRAFORM
+from tests.scripts import script
 from tests.servers import http_status, server_port, until
 
 NODES: Final = ("nats-1", "nats-2", "nats-3")
@@ -72,13 +72,8 @@ class Servers:
 
 def make_access(directory: Path) -> Access:
     """Run the script that a person runs."""
-    path = TERRAFORM / "make_access.py"
-    spec = importlib.util.spec_from_file_location("make_access", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.main([str(directory), "--name", "livefeed-test"]) == 0
+    program = script(TERRAFORM / "make_access.py")
+    assert program.main([str(directory), "--name", "livefeed-test"]) == 0
     public = json.loads((directory / "nats.tfvars.json").read_text())
     ca_file = directory / "ca.pem"
     ca_file.write_text(public["nats_ca_certificate"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from types import ModuleType
 from typing import Any
@@ -12,21 +11,10 @@ import pytest
 from livefeed import database_health, limits, nats_roles, topology
 from livefeed.settings import Settings
 from tests.infra.terraform import TERRAFORM
+from tests.scripts import script
 from tests.servers import ROOT
 
-
-def contract_module() -> ModuleType:
-    """`docs/infrastructure.py`, which is no package's module."""
-    path = ROOT / "docs" / "infrastructure.py"
-    spec = importlib.util.spec_from_file_location("docs_infrastructure", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-INFRASTRUCTURE: Any = contract_module()
+INFRASTRUCTURE = script(ROOT / "docs" / "infrastructure.py")
 
 
 def test_the_contract_is_the_codes() -> None:

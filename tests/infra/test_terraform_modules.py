@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.infra.terraform import TERRAFORM, Terraform
+from tests.scripts import script
+from tests.servers import ROOT
+
+INFRASTRUCTURE = script(ROOT / "docs" / "infrastructure.py")
 
 MODULES: Final = sorted(
     path.relative_to(TERRAFORM).as_posix() for path in (TERRAFORM / "modules").iterdir()
@@ -59,12 +62,12 @@ def test_inputs_are_typed_described_and_used(module: str) -> None:
     texts = {path.name: path.read_text() for path in (TERRAFORM / module).glob("*.tf")}
     code = "\n".join(texts.values())
     templates = [path.read_text() for path in (TERRAFORM / module).glob("templates/*")]
-    for name, body in _blocks(texts["variables.tf"], "variable"):
+    for name, _, body in INFRASTRUCTURE.blocks(texts["variables.tf"], "variable"):
         assert re.search(r"^  description = \".+\.\"$", body, re.MULTILINE), f"{name}: description"
         assert re.search(r"^  type +=", body, re.MULTILINE), f"{name}: type"
         assert "type        = any" not in body
         assert re.search(rf"\bvar\.{name}\b", code.replace(body, "")), f"{name} is not used"
-    for name, body in _blocks(texts.get("outputs.tf", ""), "output"):
+    for name, _, body in INFRASTRUCTURE.blocks(texts.get("outputs.tf", ""), "output"):
         assert re.search(r"^  description = \".+\.\"$", body, re.MULTILINE), f"{name}: description"
     for found in re.finditer(r"^locals {\n(.*?)^}", code, re.MULTILINE | re.DOTALL):
         for name in re.findall(r"^  (\w+) +=", found[1], re.MULTILINE):
@@ -89,7 +92,8 @@ def test_every_module_is_used_and_tested() -> None:
 
 def test_environments_name_inputs_that_are_there() -> None:
     """A line of an environment that nothing reads would be a setting that is not set."""
-    inputs = {name for name, _ in _blocks((TERRAFORM / "variables.tf").read_text(), "variable")}
+    text = (TERRAFORM / "variables.tf").read_text()
+    inputs = {one.name for one in INFRASTRUCTURE.blocks(text, "variable")}
     for path in (TERRAFORM / "envs").glob("*.tfvars"):
         named = set(re.findall(r"^(\w+) +=", path.read_text(), re.MULTILINE))
         assert named <= inputs, path.name
@@ -129,16 +133,11 @@ def test_every_security_group_rule_says_why() -> None:
 def test_nothing_secret_is_an_input() -> None:
     """What comes in as a variable is in the plan and in the state."""
     for path in TERRAFORM.rglob("variables.tf"):
-        for name, _ in _blocks(path.read_text(), "variable"):
+        for name, *_ in INFRASTRUCTURE.blocks(path.read_text(), "variable"):
             is_name = name.endswith(("_secret", "_version", "_arn", "_arns"))
             assert is_name or not re.search("password|seed|private_key", name), f"{path}: {name}"
     for example in json.loads((TERRAFORM / "contract.json").read_text())["settings"]:
         assert example.startswith("LIVEFEED_")
-
-
-def _blocks(text: str, kind: str) -> Iterator[tuple[str, str]]:
-    for found in re.finditer(rf'^{kind} "(\w+)" {{\n(.*?)^}}', text, re.MULTILINE | re.DOTALL):
-        yield found[1], found[2]
 
 
 def test_folders_are_what_the_page_of_modules_lists() -> None:

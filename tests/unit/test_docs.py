@@ -6,11 +6,10 @@ import ast
 import importlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from importlib import util
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import msgspec
 import pytest
@@ -26,6 +25,7 @@ from livefeed.messages import PublicBody, public_body, public_update
 from livefeed.over_http import Answer, Events, Reached
 from livefeed.subjects import LANES
 from livefeed.update import parse_update, update_schema
+from tests.scripts import script
 from tests.wire_faults import FRAMES, HANDSHAKES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,18 +38,7 @@ NOW_MICROSECONDS = 2_000_000_000_000_000
 """Later than every example's timestamp."""
 
 
-def load_generator() -> Any:
-    """`docs/generate.py`, which is a script and no package's module."""
-    spec = util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATE = load_generator()
+GENERATE = script(ROOT / "docs" / "generate.py")
 
 
 class Example(NamedTuple):
