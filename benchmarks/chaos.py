@@ -86,7 +86,7 @@ class Chaos:
     stack: Stack
     blows: list[Blow]
     dice: random.Random
-    began: int = field(default_factory=clock)
+    began: int = 0
     struck: list[tuple[float, Blow]] = field(default_factory=list)
 
     async def run(self) -> None:

@@ -54,9 +54,7 @@ def _shown(name: str, value: Any) -> Any:
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
     query = SECRET_PARAMETER.sub(r"\1***", parts.query)
-    who, at, host = parts.netloc.rpartition("@")
-    name, colon, _ = who.partition(":")
-    netloc = f"{name}:***@{host}" if colon else f"{who}{at}{host}"
+    netloc = _hidden(parts.netloc)
     if (netloc, query) == (parts.netloc, parts.query):
         return url
     return urlunsplit(parts._replace(netloc=netloc, query=query))
@@ -65,7 +63,13 @@ def _without_password(url: str) -> str:
 def _without_token(server: str) -> str:
     """Of one NATS server, where a name without a password is a token."""
     scheme, there, rest = server.strip().rpartition("://")
-    who, at, host = rest.rpartition("@")
+    return f"{scheme}{there}{_hidden(rest, name_is_secret=True)}"
+
+
+def _hidden(place: str, *, name_is_secret: bool = False) -> str:
+    """`name:password@host` without the password, and without a name that stands for one."""
+    who, at, host = place.rpartition("@")
     name, colon, _ = who.partition(":")
-    shown = f"{name}:***@" if colon else "***@" if at else ""
-    return f"{scheme}{there}{shown}{host}"
+    if colon:
+        return f"{name}:***@{host}"
+    return f"***@{host}" if at and name_is_secret else place
