@@ -183,6 +183,32 @@ module "nats" {
   }
 }
 
+module "launch_template" {
+  source = "./modules/launch_template"
+  for_each = {
+    gateway = {
+      description      = "A gateway of ${var.name}"
+      instance_type    = var.gateway.instance_types[0]
+      user_data_base64 = module.gateway_bootstrap.user_data_base64
+    }
+    workers = {
+      description      = "A pool of workers of ${var.name}"
+      instance_type    = var.workers.instance_types[0]
+      user_data_base64 = module.workers_bootstrap.user_data_base64
+    }
+  }
+
+  group             = local.group[each.key]
+  role              = each.key
+  description       = each.value.description
+  instance_type     = each.value.instance_type
+  security_group_id = module.security.security_group_ids[each.key]
+  ami_id            = local.ami_id
+  instance_profile  = module.identity.instance_profiles[each.key]
+  user_data_base64  = each.value.user_data_base64
+  kms_key_arn       = module.security.kms_key_arn
+}
+
 module "gateway" {
   source = "./modules/gateway"
 
@@ -191,12 +217,8 @@ module "gateway" {
   balancer_subnet_ids        = module.network.subnet_ids.public
   subnet_ids                 = module.network.subnet_ids.private
   balancer_security_group_id = module.security.security_group_ids["balancer"]
-  security_group_id          = module.security.security_group_ids["gateway"]
   certificate_arn            = var.certificate_arn
-  ami_id                     = local.ami_id
-  instance_profile           = module.identity.instance_profiles["gateway"]
-  user_data_base64           = module.gateway_bootstrap.user_data_base64
-  kms_key_arn                = module.security.kms_key_arn
+  launch_template            = module.launch_template["gateway"].launch_template
   alarm_topic_arn            = module.observability.alarm_topic_arn
   metrics                    = { namespace = local.namespace, connections = local.agent.connections, group = local.agent.group }
   ports                      = { gateway = local.ports.gateway, ops = local.ports.ops }
@@ -223,11 +245,7 @@ module "workers" {
 
   name              = var.name
   subnet_ids        = module.network.subnet_ids.private
-  security_group_id = module.security.security_group_ids["workers"]
-  ami_id            = local.ami_id
-  instance_profile  = module.identity.instance_profiles["workers"]
-  user_data_base64  = module.workers_bootstrap.user_data_base64
-  kms_key_arn       = module.security.kms_key_arn
+  launch_template   = module.launch_template["workers"].launch_template
   alarm_topic_arn   = module.observability.alarm_topic_arn
   lag               = local.lag
   lifecycle_hook    = local.hook

@@ -71,7 +71,8 @@ def _user_data(state: Any) -> Iterator[tuple[str, str]]:
         for one in module.get("resources", []):
             values = one["values"]
             if one["type"] == "aws_launch_template":
-                yield module["address"].removeprefix("module."), values["user_data"]
+                (tags,) = (each["tags"] for each in values["tag_specifications"])
+                yield tags["Role"], values["user_data"]
             if one["type"] == "aws_instance":
                 yield one["index"], values["user_data_base64"]
 

@@ -4,56 +4,6 @@ locals {
   short = trimsuffix(substr(local.group, 0, 32), "-")
 }
 
-resource "aws_launch_template" "this" {
-  name_prefix            = "${local.group}-"
-  description            = "A gateway of ${var.name}"
-  image_id               = var.ami_id
-  instance_type          = var.instance_types[0]
-  user_data              = var.user_data_base64
-  vpc_security_group_ids = [var.security_group_id]
-  update_default_version = true
-  ebs_optimized          = true
-
-  iam_instance_profile {
-    name = var.instance_profile
-  }
-
-  metadata_options {
-    http_endpoint               = "enabled"
-    http_tokens                 = "required"
-    http_put_response_hop_limit = 1
-  }
-
-  monitoring {
-    enabled = true
-  }
-
-  block_device_mappings {
-    device_name = "/dev/xvda"
-
-    ebs {
-      encrypted             = true
-      kms_key_id            = var.kms_key_arn
-      volume_type           = "gp3"
-      volume_size           = 20
-      delete_on_termination = true
-    }
-  }
-
-  tag_specifications {
-    resource_type = "instance"
-
-    tags = {
-      Name = local.group
-      Role = "gateway"
-    }
-  }
-
-  lifecycle {
-    create_before_destroy = true
-  }
-}
-
 resource "aws_autoscaling_group" "this" {
   name                      = local.group
   min_size                  = var.size.min
@@ -77,8 +27,8 @@ resource "aws_autoscaling_group" "this" {
 
     launch_template {
       launch_template_specification {
-        launch_template_id = aws_launch_template.this.id
-        version            = aws_launch_template.this.latest_version
+        launch_template_id = var.launch_template.id
+        version            = var.launch_template.version
       }
 
       dynamic "override" {

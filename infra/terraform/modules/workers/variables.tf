@@ -8,29 +8,12 @@ variable "subnet_ids" {
   type        = list(string)
 }
 
-variable "security_group_id" {
-  description = "Id of the workers' security group."
-  type        = string
-}
-
-variable "ami_id" {
-  description = "Image of the instances: Amazon Linux 2023, of the architecture of instance_types."
-  type        = string
-}
-
-variable "instance_profile" {
-  description = "Name of the instance profile."
-  type        = string
-}
-
-variable "user_data_base64" {
-  description = "Compressed user data of the instances, in base64."
-  type        = string
-}
-
-variable "kms_key_arn" {
-  description = "Key that disks are encrypted with."
-  type        = string
+variable "launch_template" {
+  description = "Template of the instances: its id, and the version to use."
+  type = object({
+    id      = string
+    version = number
+  })
 }
 
 variable "alarm_topic_arn" {

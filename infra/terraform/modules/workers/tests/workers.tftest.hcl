@@ -5,11 +5,7 @@ mock_provider "aws" {
 variables {
   name              = "livefeed-test"
   subnet_ids        = ["subnet-4", "subnet-5", "subnet-6"]
-  security_group_id = "sg-0123456789abcdef1"
-  ami_id            = "ami-0123456789abcdef0"
-  instance_profile  = "livefeed-test-workers"
-  user_data_base64  = "IyE="
-  kms_key_arn       = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000"
+  launch_template   = { id = "lt-0123456789abcdef0", version = 1 }
   alarm_topic_arn   = "arn:aws:sns:eu-west-1:123456789012:alarms"
   lag               = { namespace = "livefeed/livefeed-test", metric = "Lag" }
   lifecycle_hook    = "drain"
