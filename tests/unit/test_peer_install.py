@@ -1,4 +1,4 @@
-"""Environments of tools are whole by themselves, whatever the process that brings them can import."""
+"""Environments of tools are whole by themselves, whatever their process can import."""
 
 from __future__ import annotations
 
