@@ -80,11 +80,12 @@ class Findings:
     examples: list[str] = field(default_factory=list)
 
     def add(self, fault: str, example: str, number: int = 1) -> None:
-        """Count a fault, and keep the first few for whoever has to find its cause."""
+        """Count a fault, and keep the first few of its kind for whoever has to find its cause."""
         if not number:
             return
         self.faults[fault] += number
-        if len(self.examples) < EXAMPLES_MAX:
+        kept = sum(one.startswith(f"{fault}: ") for one in self.examples)
+        if kept < EXAMPLES_MAX:
             self.examples.append(f"{fault}: {example}")
 
 

@@ -10,7 +10,17 @@ import msgspec
 import pytest
 
 from benchmarks.corpus import Corpus
-from benchmarks.reference import Channel, Findings, Order, Place, Reference, Row, Standing, birth_of
+from benchmarks.reference import (
+    EXAMPLES_MAX,
+    Channel,
+    Findings,
+    Order,
+    Place,
+    Reference,
+    Row,
+    Standing,
+    birth_of,
+)
 from benchmarks.report import Report
 from benchmarks.verify import FAULTS, decode_frame
 from benchmarks.view import View
@@ -286,3 +296,12 @@ def test_an_update_that_moved_because_its_birth_became_known_is_not_twice_there(
     whole = frame(numbers, first_seq=1, cursor=head)
     moved = frame(numbers[:1], first_seq=head + 1, cursor=head + 1)
     assert view_of(whole, moved).judge(wanted(), head=head + 1) == found()
+
+
+def test_many_faults_of_one_kind_hide_no_other() -> None:
+    """The first few of each are kept."""
+    found_ = Findings()
+    for number in range(2 * EXAMPLES_MAX):
+        found_.add("inexact", f"row {number}")
+    found_.add("lost", "a row")
+    assert found_.examples == [*(f"inexact: row {n}" for n in range(EXAMPLES_MAX)), "lost: a row"]
